@@ -1,0 +1,88 @@
+//! Bindings: which cell and generation a handle works on.
+//!
+//! It knows cells and tokens. Invariants: a binding's lock is taken before a cell's and never while another lock is
+//! held, except by its owner reading a cell; the writer moves a binding on when a sign-in or rotation has become
+//! durable, so a handle that signed in goes on as the new session.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Engine;
+use super::cell::Cell;
+use crate::error::{Error, Result};
+use crate::token::Token;
+
+/// What a handle works on.
+#[derive(Debug)]
+pub(crate) struct Binding(Mutex<Bound>);
+
+#[derive(Debug)]
+pub(crate) enum Bound {
+    /// No session yet: the first write makes one.
+    Fresh(Arc<Engine>),
+    Session {
+        cell: Arc<Cell>,
+        generation: u32,
+        /// The token, if this handle's session got a new one.
+        token: Option<Token>,
+    },
+}
+
+impl Binding {
+    pub(crate) fn fresh(engine: &Arc<Engine>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Bound::Fresh(Arc::clone(engine)))))
+    }
+
+    pub(crate) fn loaded(cell: Arc<Cell>, generation: u32) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Bound::Session { cell, generation, token: None })))
+    }
+
+    /// Moves the handle to a new session, or to its session's new generation.
+    pub(crate) fn move_to(&self, cell: Arc<Cell>, generation: u32, token: Token) {
+        let before = std::mem::replace(&mut *self.0.lock(), Bound::Session { cell, generation, token: Some(token) });
+        drop(before);
+    }
+
+    /// Like [`move_to`](Self::move_to), unless another clone of the handle was first.
+    pub(crate) fn begin(&self, cell: Arc<Cell>, generation: u32, token: Token) -> bool {
+        let mut bound = self.0.lock();
+        let fresh = matches!(*bound, Bound::Fresh(_));
+        if fresh {
+            *bound = Bound::Session { cell, generation, token: Some(token) };
+        }
+        fresh
+    }
+
+    /// Runs `work` on the session, or returns the engine to make one with.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&Arc<Cell>, u32) -> T) -> std::result::Result<T, Arc<Engine>> {
+        match &*self.0.lock() {
+            Bound::Session { cell, generation, .. } => Ok(work(cell, *generation)),
+            Bound::Fresh(engine) => Err(Arc::clone(engine)),
+        }
+    }
+
+    /// The session, if there is one.
+    pub(crate) fn session(&self) -> Option<(Arc<Cell>, u32)> {
+        self.with(|cell, generation| (Arc::clone(cell), generation)).ok()
+    }
+
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        match &*self.0.lock() {
+            Bound::Session { cell, .. } => Arc::clone(&cell.engine),
+            Bound::Fresh(engine) => Arc::clone(engine),
+        }
+    }
+
+    pub(crate) fn token(&self) -> Option<Token> {
+        match &*self.0.lock() {
+            Bound::Session { token, .. } => token.clone(),
+            Bound::Fresh(_) => None,
+        }
+    }
+
+    /// The session, or `Gone` where an operation makes no sense without one.
+    pub(crate) fn require(&self) -> Result<(Arc<Cell>, u32)> {
+        self.session().ok_or_else(Error::gone)
+    }
+}

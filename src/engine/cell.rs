@@ -1,0 +1,158 @@
+//! Cells: sessions in use. All requests of one session share one cell, so no update is lost; a dead cell is the
+//! tombstone that requests still holding it meet.
+//!
+//! It knows ring 0 and records. Invariants: the state goes from live to dead and never back; a change is accepted
+//! only while the session is live, of the handle's generation, and not part of a sign-in or rotation on its way to
+//! disk; `durable <= version`, and equal means that disk and memory agree. A cell's lock is held for copying
+//! pointers only: no encoding, no sealing, no code of the application.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Engine;
+use super::group::Group;
+use crate::error::{Error, ErrorKind, Result};
+use crate::seal::{Key, Wrap};
+use crate::storage::record::{Header, Row};
+
+/// A session in use.
+pub(crate) struct Cell {
+    pub(crate) row: Row,
+    /// So that a handle to a session needs no counted reference to the engine of its own: counting on one shared
+    /// word would make threads wait for each other on every load. Closing drops the cells, and so the circle.
+    pub(crate) engine: Arc<Engine>,
+    /// Set by every load, cleared by a sweep of the cache: what it finds clear has not been used since the last.
+    used: AtomicBool,
+    content: Mutex<Content>,
+}
+
+/// What a cell protects.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) life: Life,
+    /// The encoded fields; replaced as a whole, so a reader's copy is a pointer.
+    pub(crate) data: Arc<[u8]>,
+    pub(crate) version: u64,
+    pub(crate) durable: u64,
+    /// The version that saving waits for: the last change of a field that is not relaxed.
+    pub(crate) wanted: u64,
+    /// The cell is in the writer's queue.
+    pub(crate) queued: bool,
+    /// Bytes that the queue's limit counts for this cell.
+    pub(crate) charged: usize,
+    /// The header in memory is newer than the one on disk, or there is none yet.
+    pub(crate) header_pending: bool,
+    /// The session is kept off the disk.
+    pub(crate) memory_only: bool,
+    /// A sign-in or rotation of this session is on its way to disk.
+    pub(crate) group: Option<Arc<Group>>,
+    pub(crate) header: Header,
+    pub(crate) data_key: Key,
+    pub(crate) wrap: Wrap,
+    /// Device and address, sealed.
+    pub(crate) facts: Box<[u8]>,
+    pub(crate) principal: Option<Arc<str>>,
+}
+
+/// Whether a session lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Live,
+    Dead(EndReason),
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndReason {
+    SignedOut,
+    /// Another session took its place at a sign-in.
+    Replaced,
+    Revoked,
+    Limit,
+    Expired,
+    /// The disk failed while the session was being made or replaced.
+    Fault,
+}
+
+impl Cell {
+    pub(crate) fn new(engine: &Arc<Engine>, row: Row, content: Content) -> Self {
+        Self { row, engine: Arc::clone(engine), used: AtomicBool::new(true), content: Mutex::new(content) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock()
+    }
+
+    /// The fields as they are now.
+    ///
+    /// # Errors
+    /// `Gone` if the session ended or the handle is of an older generation.
+    pub(crate) fn data(&self, generation: u32) -> Result<Arc<[u8]>> {
+        let content = self.content.lock();
+        content.check(generation)?;
+        Ok(Arc::clone(&content.data))
+    }
+
+    pub(crate) fn mark_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was used since the last call.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether memory and disk agree, so that the cell can be dropped and read again.
+    pub(crate) fn is_clean(&self) -> bool {
+        let content = self.content.lock();
+        content.version == content.durable && !content.header_pending && !content.memory_only && content.group.is_none()
+    }
+
+    /// Memory that the cell takes, its own overhead included.
+    pub(crate) fn bytes(&self) -> usize {
+        let content = self.content.lock();
+        let name = content.principal.as_ref().map_or(0, |name| name.len() + ALLOCATION);
+        size_of::<Self>() + 3 * ALLOCATION + content.data.len() + content.facts.len() + name
+    }
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell").field("row", &self.row).finish_non_exhaustive()
+    }
+}
+
+/// Counters of an `Arc` or the allocator's own words, for each allocation.
+const ALLOCATION: usize = 16;
+
+impl Content {
+    /// Whether a handle of this generation may read.
+    pub(crate) fn check(&self, generation: u32) -> Result<()> {
+        if self.life == Life::Live && self.header.generation == generation { Ok(()) } else { Err(Error::gone()) }
+    }
+
+    /// Whether a handle of this generation may write now.
+    pub(crate) fn check_write(&self, generation: u32) -> Result<()> {
+        self.check(generation)?;
+        if self.group.is_some() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "the session is being signed in or rotated; wait for that receipt first",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Marks the session dead. Returns the group that it was part of, which dies with it.
+    pub(crate) fn kill(&mut self, reason: EndReason) -> Option<Arc<Group>> {
+        if self.life == Life::Live {
+            self.life = Life::Dead(reason);
+        }
+        self.group.take()
+    }
+}

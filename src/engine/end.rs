@@ -1,0 +1,285 @@
+//! Ending sessions: sign-out, revocation, limits, expiry.
+//!
+//! It knows the engine's parts. Invariants: a session is dead in memory before anything is written, and dead on disk
+//! before anybody is told; ending is never refused for lack of room, and needs no reading of the session's data;
+//! what was ended stays ended in memory even if the disk fails. Sessions end under the lock of their list.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::Engine;
+use super::cell::{Cell, EndReason};
+use super::principals::Locked;
+use super::queue::Swept;
+use super::receipt::Receipt;
+use super::slot::{ListId, Slot, SlotId};
+use crate::error::Result;
+use crate::seal::Fingerprint;
+use crate::storage::record::{Cutoff, PrincipalRef, Row};
+use crate::token::SessionId;
+
+/// Up to this many sessions of one call are deleted one by one; for more, one cutoff record costs less.
+const DIRECT_MAX: usize = 4;
+
+/// The cutoffs in force. A leaf lock: nothing else is locked under it.
+#[derive(Debug, Default)]
+pub(crate) struct Cutoffs(Mutex<HashMap<PrincipalRef, InForce>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct InForce {
+    cutoff: Cutoff,
+    /// Rows that only this record makes dead, because they are not deleted yet.
+    outstanding: usize,
+}
+
+impl Cutoffs {
+    pub(crate) fn is_disabled(&self, principal: PrincipalRef) -> bool {
+        self.0.lock().get(&principal).is_some_and(|entry| entry.cutoff.disabled)
+    }
+
+    pub(crate) fn get(&self, principal: PrincipalRef) -> Option<Cutoff> {
+        self.0.lock().get(&principal).map(|entry| entry.cutoff)
+    }
+
+    pub(super) fn restore(&self, principal: PrincipalRef, cutoff: Cutoff) {
+        self.0.lock().insert(principal, InForce { cutoff, outstanding: 0 });
+    }
+
+    /// Changes a principal's record; `true` if that made a difference.
+    fn change(&self, principal: PrincipalRef, outstanding: usize, change: impl FnOnce(&mut Cutoff)) -> bool {
+        let mut map = self.0.lock();
+        let mut entry = map.get(&principal).copied().unwrap_or_default();
+        let before = entry.cutoff;
+        change(&mut entry.cutoff);
+        entry.outstanding += outstanding;
+        let changed = entry.cutoff != before || outstanding > 0;
+        if changed {
+            debug_assert!(entry.cutoff.below >= before.below, "a cutoff only grows");
+            map.insert(principal, entry);
+        }
+        changed
+    }
+
+    /// What the record is to be on disk now: `None` once it has nothing left to say, and then it is forgotten.
+    pub(super) fn resolve(&self, principal: PrincipalRef) -> Option<Cutoff> {
+        let mut map = self.0.lock();
+        let entry = map.get(&principal).copied()?;
+        if entry.outstanding == 0 && !entry.cutoff.disabled {
+            map.remove(&principal);
+            return None;
+        }
+        Some(entry.cutoff)
+    }
+
+    /// Whether the record has nothing left to say.
+    pub(super) fn is_idle(&self, principal: PrincipalRef) -> bool {
+        self.0.lock().get(&principal).is_some_and(|entry| entry.outstanding == 0 && !entry.cutoff.disabled)
+    }
+
+    /// A row that the record made dead was found on disk, at start.
+    pub(super) fn add_outstanding(&self, principal: PrincipalRef) {
+        if let Some(entry) = self.0.lock().get_mut(&principal) {
+            entry.outstanding += 1;
+        }
+    }
+
+    /// A row that the record made dead is deleted; `true` if it was the last.
+    pub(super) fn settle_outstanding(&self, principal: PrincipalRef) -> bool {
+        self.0.lock().get_mut(&principal).is_some_and(|entry| {
+            entry.outstanding = entry.outstanding.saturating_sub(1);
+            entry.outstanding == 0
+        })
+    }
+}
+
+/// Whom `end_many` leaves alone, and what it marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spare<'a> {
+    Nobody,
+    /// The caller of "sign out everywhere else", at its generation.
+    Caller(&'a Arc<Cell>, u32),
+    /// Nobody, and no new sign-in either.
+    NobodyAndDisable,
+}
+
+impl PartialEq for Cell {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Cell {}
+
+impl Engine {
+    /// Ends a session by its token's fingerprint. `true` if it was live until now.
+    pub(super) fn end(&self, fingerprint: Fingerprint, row: Row, reason: EndReason) -> bool {
+        self.end_if(fingerprint, row, reason, |_| true).is_some()
+    }
+
+    /// Ends a session if `doomed` agrees while nobody can touch it. Tells whether the session was kept off the disk.
+    pub(super) fn end_if(
+        &self,
+        fingerprint: Fingerprint,
+        row: Row,
+        reason: EndReason,
+        doomed: impl FnOnce(&Slot) -> bool,
+    ) -> Option<Ended> {
+        let list = self.index.find(fingerprint, row, |_, slot| slot.list())?;
+        let mut locked = self.principals.lock_list(list);
+        self.end_locked(&mut locked, list, (fingerprint, row), reason, doomed)
+    }
+
+    pub(super) fn end_locked(
+        &self,
+        locked: &mut Locked<'_>,
+        list: ListId,
+        (fingerprint, row): (Fingerprint, Row),
+        reason: EndReason,
+        doomed: impl FnOnce(&Slot) -> bool,
+    ) -> Option<Ended> {
+        // Between finding the list and locking it, the session may have ended and its place been used again.
+        let removed = self.index.remove(fingerprint, row, |slot| slot.list() == list && doomed(slot))?;
+        let mut memory_only = false;
+        if let Some(cell) = &removed.cell {
+            let mut content = cell.lock();
+            memory_only = content.memory_only;
+            let group = content.kill(reason);
+            drop(content);
+            // A sign-in that ends its own old session goes on; whoever else ends it ends the sign-in too.
+            if let Some(group) = group.filter(|_| reason != EndReason::Replaced) {
+                group.kill();
+            }
+        }
+        let left = locked.unlink(&self.index, &removed);
+        self.forget_filed();
+        self.unwritten.lock().remove(&row);
+        if left == 0 && list != ListId::ANONYMOUS {
+            self.queue.push_emptied(locked.principal(), self.clock.now_ms());
+        }
+        Some(Ended { memory_only })
+    }
+
+    /// Signs a session out, for the handle of its current generation.
+    pub(crate) fn destroy(self: &Arc<Self>, cell: &Arc<Cell>, generation: u32) -> Result<Receipt> {
+        self.check_open()?;
+        let fingerprint = {
+            let content = cell.lock();
+            content.check(generation)?;
+            content.header.fingerprint
+        };
+        match self.end_if(fingerprint, cell.row, EndReason::SignedOut, |_| true) {
+            Some(ended) => Ok(self.delete(cell.row, ended)),
+            // Somebody else was first: wait until that is durable too.
+            None => Ok(self.when_durable(())),
+        }
+    }
+
+    /// Ends the session that a handle names. `None` if there is none, or the handle is not ours.
+    pub(crate) fn revoke(self: &Arc<Self>, id: SessionId) -> Result<Option<Receipt>> {
+        self.check_open()?;
+        let Some(row) = self.keys.row_of(id) else { return Ok(None) };
+        for _ in 0..REVOKE_TRIES {
+            let unwritten = self.unwritten.lock().get(&row).copied();
+            let fingerprint = match unwritten {
+                Some(fingerprint) => fingerprint,
+                None => match self.reader.header(row)? {
+                    Some(header) => header.fingerprint,
+                    None => return Ok(None),
+                },
+            };
+            if let Some(ended) = self.end_if(fingerprint, row, EndReason::Revoked, |_| true) {
+                return Ok(Some(self.delete(row, ended)));
+            }
+            // A rotation may have been written and not taken effect yet. It has once the writer's turn is over.
+            drop(self.writer.lock());
+        }
+        Ok(None)
+    }
+
+    /// Ends all sessions of a principal but the spared one. The receipt's number is how many.
+    pub(crate) fn end_many(self: &Arc<Self>, principal: PrincipalRef, spare: Spare<'_>) -> Result<Receipt<usize>> {
+        self.check_open()?;
+        let mut locked = self.principals.lock(principal);
+        let spared = match spare {
+            Spare::Caller(cell, generation) => {
+                cell.lock().check_write(generation)?;
+                Some(cell.row)
+            }
+            Spare::Nobody | Spare::NobodyAndDisable => None,
+        };
+        // Sign-ins on their way would come out below the cutoff; they die with the rest.
+        locked.groups().iter().for_each(|group| group.kill());
+        let mut rows = locked.rows(&self.index);
+        rows.retain(|&(row, _)| Some(row) != spared);
+        let now_ms = self.clock.now_ms();
+        let use_cutoff = rows.len() > DIRECT_MAX;
+        let below = Row(self.next_row.load(Ordering::SeqCst));
+        let changed = self.cutoffs.change(principal, if use_cutoff { rows.len() } else { 0 }, |cutoff| {
+            if use_cutoff {
+                cutoff.below = below;
+                cutoff.spared = spared.unwrap_or_default();
+            } else if spared.is_none() {
+                cutoff.spared = Row::default();
+            }
+            cutoff.disabled |= spare == Spare::NobodyAndDisable;
+        });
+        if changed {
+            self.queue.push_cutoff(principal, now_ms);
+        }
+        let count = rows.len();
+        if count > 0 {
+            let list = locked.list_id();
+            self.end_listed(&mut locked.into_list(), list, &rows, use_cutoff.then_some(principal));
+        }
+        self.counters.revoked.add(count);
+        Ok(self.when_durable(count))
+    }
+
+    /// Allows sign-ins again. `false` if the principal was not disabled.
+    pub(crate) fn enable(self: &Arc<Self>, principal: PrincipalRef) -> Result<Receipt<bool>> {
+        self.check_open()?;
+        let locked = self.principals.lock(principal);
+        let changed =
+            self.cutoffs.is_disabled(principal) && self.cutoffs.change(principal, 0, |cutoff| cutoff.disabled = false);
+        if changed {
+            self.queue.push_cutoff(principal, self.clock.now_ms());
+        }
+        drop(locked);
+        Ok(self.when_durable(changed))
+    }
+
+    fn end_listed(&self, locked: &mut Locked<'_>, list: ListId, rows: &[(Row, SlotId)], cutoff: Option<PrincipalRef>) {
+        let now_ms = self.clock.now_ms();
+        for &(row, slot) in rows {
+            let Some(fingerprint) = self.index.slot(slot, |slot| Fingerprint(slot.fingerprint)) else { continue };
+            self.end_locked(locked, list, (fingerprint, row), EndReason::Revoked, |_| true);
+        }
+        if cutoff.is_some() {
+            self.queue.push_swept(rows.iter().map(|&(row, _)| Swept { row, cutoff }), now_ms);
+        } else {
+            rows.iter().for_each(|&(row, _)| self.queue.push_dead(row, now_ms));
+        }
+    }
+
+    /// Queues the deletion of an ended session; the receipt tells when it is durable.
+    fn delete(self: &Arc<Self>, row: Row, ended: Ended) -> Receipt {
+        if ended.memory_only {
+            return Receipt::ready(());
+        }
+        self.queue.push_dead(row, self.clock.now_ms());
+        self.when_durable(())
+    }
+}
+
+/// What ending a session found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    /// The session was kept off the disk, so there is nothing to delete.
+    pub(super) memory_only: bool,
+}
+
+/// One try finds a session unless a rotation comes in between, the second after it; a third costs nothing.
+const REVOKE_TRIES: usize = 3;

@@ -1,0 +1,466 @@
+//! Groups: sign-ins and rotations, from the decision to the moment they take effect.
+//!
+//! It knows the engine's parts, no redb. Invariants: a group is decided under the lock of the principal it is for
+//! (anonymous rotations under the anonymous list's); until its commit the old token loads and writes to the old
+//! session are answered `Busy`; its members go to disk in one commit or not at all; after the commit the old session
+//! is dead before the new one is live; a group that was killed in between makes nothing live. When the commit's
+//! outcome is unknown, old and new are dead in memory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Engine;
+use super::binding::Binding;
+use super::cell::{Cell, Content, EndReason, Life};
+use super::fields;
+use super::principals::LockedShard;
+use super::queue::Failure;
+use super::receipt::{Promise, Receipt, promise};
+use super::slot::{ListId, NewSlot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{AtLimit, Limits};
+use crate::seal::{Fingerprint, Key, Wrap};
+use crate::storage::WrapBinding;
+use crate::storage::record::{ClassByte, Header, PrincipalRef, Row};
+use crate::time::Tick;
+use crate::token::Token;
+
+/// A sign-in or a rotation on its way to disk.
+pub(crate) struct Group {
+    pub(crate) kind: Kind,
+    /// Whose lock orders it.
+    principal: PrincipalRef,
+    killed: AtomicBool,
+    token: Token,
+    binding: Arc<Binding>,
+    promise: Mutex<Option<Promise<Token>>>,
+}
+
+pub(crate) enum Kind {
+    SignIn { old: Option<Arc<Cell>>, new: Arc<Cell>, evicted: Vec<(Row, Fingerprint)>, sealed_name: Vec<u8> },
+    Rotation { cell: Arc<Cell>, header: Header, wrap: Wrap },
+}
+
+/// What a sign-in asks for.
+#[derive(Debug)]
+pub(crate) struct SignInRequest {
+    pub(crate) name: Arc<str>,
+    pub(crate) class: ClassByte,
+    pub(crate) remembered: bool,
+    pub(crate) method: u8,
+    /// Shorter limits than the options'.
+    pub(crate) limits: Option<Limits>,
+    /// Device and address, encoded; `None` keeps what the old session has.
+    pub(crate) facts: Vec<u8>,
+}
+
+/// A rotation: a new token for the same row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rotate {
+    Plain,
+    /// The person proved again who they are, by this method.
+    Reauthenticated {
+        method: u8,
+    },
+}
+
+impl Group {
+    /// Keeps the group from taking effect. The caller holds the lock of a list that one of its members is in.
+    pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    pub(crate) const fn principal(&self) -> PrincipalRef {
+        self.principal
+    }
+
+    /// The row that a sign-in makes.
+    fn new_row(&self) -> Option<Row> {
+        match &self.kind {
+            Kind::SignIn { new, .. } => Some(new.row),
+            Kind::Rotation { .. } => None,
+        }
+    }
+
+    /// Whether the group will end this row.
+    fn claims(&self, row: Row) -> bool {
+        match &self.kind {
+            Kind::SignIn { old, evicted, .. } => {
+                old.as_ref().is_some_and(|old| old.row == row) || evicted.iter().any(|&(other, _)| other == row)
+            }
+            Kind::Rotation { .. } => false,
+        }
+    }
+
+    /// The existing session that waits for the group.
+    fn held(&self) -> Option<&Arc<Cell>> {
+        match &self.kind {
+            Kind::SignIn { old, .. } => old.as_ref(),
+            Kind::Rotation { cell, .. } => Some(cell),
+        }
+    }
+
+    fn answer(&self, result: Result<Token>) {
+        if let Some(promise) = self.promise.lock().take() {
+            promise.keep(result);
+        }
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("principal", &self.principal)
+            .field("killed", &self.killed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Signs a principal in: always a new row, token and key. What the handle had before ends in the same commit.
+    pub(crate) fn sign_in(self: &Arc<Self>, binding: &Arc<Binding>, request: &SignInRequest) -> Result<Receipt<Token>> {
+        self.check_durable()?;
+        let principal = self.keys.principal(&request.name);
+        self.check_name(principal, &request.name)?;
+        let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
+        let data_key = Key::random(self.entropy.as_ref())?;
+        let old = binding.session();
+        let mut locked = self.principals.lock(principal);
+        if self.cutoffs.is_disabled(principal) {
+            return Err(Error::new(ErrorKind::Refused, "the principal is disabled"));
+        }
+        if self.live() >= self.settings.sessions_max && old.is_none() {
+            return Err(Error::new(ErrorKind::Refused, "the store holds as many sessions as it may"));
+        }
+        let same_principal = |cell: &Cell| cell.lock().header.principal == principal;
+        let replaced = old.as_ref().filter(|(cell, _)| same_principal(cell)).map(|(cell, _)| cell.row);
+        let evicted = self.choose_evicted(&locked, replaced)?;
+        self.queue.check_room(false, 0)?;
+        // Under the lock, so that a cutoff set after it kills this row and one set before does not.
+        let row = self.next_row();
+        let mut content = self.signed_in_content(row, principal, request, &token, data_key)?;
+        let sealed_name = self.keys.seal_name(principal, &request.name, self.entropy.as_ref())?;
+        let (promise, receipt) = promise();
+        let mut old_content = old.as_ref().map(|(cell, _)| cell.lock());
+        if let (Some(before), Some((_, generation))) = (&old_content, &old) {
+            before.check_write(*generation)?;
+            content.inherit(before);
+        }
+        let group = Arc::new(Group {
+            kind: Kind::SignIn {
+                old: old.as_ref().map(|(cell, _)| Arc::clone(cell)),
+                new: Arc::new(Cell::new(self, row, content)),
+                evicted,
+                sealed_name,
+            },
+            principal,
+            killed: AtomicBool::new(false),
+            token,
+            binding: Arc::clone(binding),
+            promise: Mutex::new(Some(promise)),
+        });
+        if let Some(before) = &mut old_content {
+            before.group = Some(Arc::clone(&group));
+        }
+        drop(old_content);
+        locked.list_id();
+        locked.add_group(Arc::clone(&group));
+        drop(locked);
+        self.queue.push_group(group);
+        Ok(self.driven(receipt))
+    }
+
+    /// Gives a session a new token and a new generation; everything bound to the old one is void.
+    pub(crate) fn rotate(self: &Arc<Self>, binding: &Arc<Binding>, how: Rotate) -> Result<Receipt<Token>> {
+        let (cell, generation) = binding.require()?;
+        self.check_durable()?;
+        self.queue.check_room(false, 0)?;
+        let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
+        let (promise, receipt) = promise();
+        let mut content = cell.lock();
+        content.check_write(generation)?;
+        if content.memory_only {
+            return Err(Error::new(ErrorKind::NotDurable, "the session is kept in memory only"));
+        }
+        let mut header = content.header;
+        header.key_id = token.key_id();
+        header.generation += 1;
+        header.fingerprint = token.fingerprint();
+        header.last_seen = self.clock.now();
+        if let Rotate::Reauthenticated { method } = how {
+            header.authenticated = header.last_seen;
+            header.method = method;
+        }
+        let wrap = self.wrap(cell.row, &header, &token, &content.data_key)?;
+        let group = Arc::new(Group {
+            kind: Kind::Rotation { cell: Arc::clone(&cell), header, wrap },
+            principal: header.principal,
+            killed: AtomicBool::new(false),
+            token,
+            binding: Arc::clone(binding),
+            promise: Mutex::new(Some(promise)),
+        });
+        content.group = Some(Arc::clone(&group));
+        drop(content);
+        self.queue.push_group(group);
+        Ok(self.driven(receipt))
+    }
+
+    /// Compares a name with the one kept under its reference: two names of one reference must not share sessions.
+    pub(super) fn check_name(&self, principal: PrincipalRef, name: &str) -> Result<()> {
+        let pending = {
+            let locked = self.principals.lock(principal);
+            let names = locked.groups().iter().find_map(|group| match &group.kind {
+                Kind::SignIn { new, .. } => new.lock().principal.clone(),
+                Kind::Rotation { .. } => None,
+            });
+            if names.is_none() && !locked.is_named() {
+                return Ok(());
+            }
+            names
+        };
+        let known = match pending {
+            Some(known) => Some(known.to_string()),
+            None => self.reader.principal(principal)?,
+        };
+        match known {
+            Some(known) if known != name => {
+                Err(Error::corrupt("two principals have the same reference in this store; choose another name"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The principal's oldest sessions that have to end so that one more fits.
+    fn choose_evicted(&self, locked: &LockedShard<'_>, replaced: Option<Row>) -> Result<Vec<(Row, Fingerprint)>> {
+        let max = self.settings.per_principal_max as usize;
+        let coming = locked.groups().iter().filter(|group| group.new_row().is_some()).count() + 1;
+        if locked.count() as usize + coming <= max {
+            return Ok(Vec::new());
+        }
+        let claimed = |row: Row| replaced == Some(row) || locked.groups().iter().any(|group| group.claims(row));
+        let mut rows = locked.rows(&self.index);
+        rows.retain(|&(row, _)| !claimed(row));
+        let excess = (rows.len() + coming).saturating_sub(max);
+        if excess == 0 {
+            return Ok(Vec::new());
+        }
+        if self.settings.at_limit == AtLimit::Refuse {
+            return Err(Error::new(ErrorKind::Refused, format!("the principal has {max} sessions, the most allowed")));
+        }
+        if excess > rows.len() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "more sign-ins of this principal are under way than it may have sessions",
+            ));
+        }
+        rows.sort_unstable_by_key(|&(row, _)| row);
+        rows.truncate(excess);
+        let fingerprint = |(row, slot)| self.index.slot(slot, |slot| (row, Fingerprint(slot.fingerprint)));
+        Ok(rows.into_iter().filter_map(fingerprint).collect())
+    }
+
+    fn signed_in_content(
+        &self,
+        row: Row,
+        principal: PrincipalRef,
+        request: &SignInRequest,
+        token: &Token,
+        data_key: Key,
+    ) -> Result<Content> {
+        let allowed = if request.remembered { self.settings.remembered } else { self.settings.signed_in };
+        let limits = request.limits.map_or(allowed, |limits| allowed.clipped(limits));
+        let now = self.clock.now();
+        let header = Header {
+            key_id: token.key_id(),
+            class: request.class,
+            remembered: request.remembered,
+            method: request.method,
+            generation: 0,
+            step: 0,
+            created: now,
+            authenticated: now,
+            absolute: now.plus(limits.lifetime),
+            idle: limits.idle,
+            last_seen: now,
+            created_wall: self.clock.wall(),
+            fingerprint: token.fingerprint(),
+            successor: Fingerprint([0; 16]),
+            overlap: Tick(0),
+            principal,
+            external: 0,
+        };
+        let facts = self.keys.seal_facts(row, &request.facts, self.entropy.as_ref())?;
+        let wrap = self.wrap(row, &header, token, &data_key)?;
+        Ok(Content::new(header, data_key, wrap, facts.into(), Some(Arc::clone(&request.name))))
+    }
+
+    pub(super) fn wrap(&self, row: Row, header: &Header, token: &Token, data_key: &Key) -> Result<Wrap> {
+        let at = WrapBinding { row, generation: header.generation, step: header.step };
+        self.keys
+            .wrap(&at, token, data_key)
+            .ok_or_else(|| Error::new(ErrorKind::Key, "the server key of the session is gone"))
+    }
+
+    /// After the commit: the old session is dead, then the new one is live, then whoever waits is told.
+    pub(super) fn publish(self: &Arc<Self>, group: &Arc<Group>) {
+        let published = match &group.kind {
+            Kind::SignIn { old, new, evicted, .. } => {
+                if let Some(old) = old {
+                    let fingerprint = old.lock().header.fingerprint;
+                    self.end(fingerprint, old.row, EndReason::Replaced);
+                }
+                for &(row, fingerprint) in evicted {
+                    if self.end(fingerprint, row, EndReason::Limit) {
+                        self.counters.evicted.add(1);
+                    }
+                }
+                self.publish_sign_in(group, new)
+            }
+            Kind::Rotation { cell, header, wrap } => self.publish_rotation(group, cell, header, wrap),
+        };
+        match published {
+            Some((cell, generation)) => {
+                group.binding.move_to(cell, generation, group.token.clone());
+                group.answer(Ok(group.token.clone()));
+            }
+            None => {
+                // Its row was written all the same.
+                if let Some(row) = group.new_row() {
+                    self.queue.push_dead(row, self.clock.now_ms());
+                }
+                group.answer(Err(Error::gone()));
+            }
+        }
+    }
+
+    fn publish_sign_in(&self, group: &Arc<Group>, new: &Arc<Cell>) -> Option<(Arc<Cell>, u32)> {
+        let mut locked = self.principals.lock(group.principal);
+        locked.remove_group(group);
+        if group.is_killed() {
+            new.lock().kill(EndReason::Revoked);
+            self.queue.push_emptied(group.principal, self.clock.now_ms());
+            return None;
+        }
+        let list = locked.list_id();
+        let header = new.lock().header;
+        let slot = self.file(new.row, &header, list, Some(Arc::clone(new)));
+        locked.into_list().link(&self.index, slot);
+        self.arm(slot);
+        Some((Arc::clone(new), header.generation))
+    }
+
+    fn publish_rotation(
+        &self,
+        group: &Arc<Group>,
+        cell: &Arc<Cell>,
+        header: &Header,
+        wrap: &Wrap,
+    ) -> Option<(Arc<Cell>, u32)> {
+        let before = cell.lock().header.fingerprint;
+        let list = self.index.find(before, cell.row, |_, slot| slot.list())?;
+        let mut locked = self.principals.lock_list(list);
+        if group.is_killed() {
+            return None;
+        }
+        let removed = self.index.remove(before, cell.row, |slot| slot.list() == list)?;
+        locked.unlink(&self.index, &removed);
+        self.forget_filed();
+        {
+            let mut content = cell.lock();
+            content.header = *header;
+            content.wrap = *wrap;
+            content.group = None;
+        }
+        let slot = self.file(cell.row, header, list, Some(Arc::clone(cell)));
+        locked.link(&self.index, slot);
+        self.arm(slot);
+        Some((Arc::clone(cell), header.generation))
+    }
+
+    /// A group that was killed before it was written: what it held goes on, if it still lives.
+    pub(super) fn abandon(&self, group: &Arc<Group>, error: Error) {
+        if group.new_row().is_some() {
+            let mut locked = self.principals.lock(group.principal);
+            locked.remove_group(group);
+            drop(locked);
+            self.queue.push_emptied(group.principal, self.clock.now_ms());
+        }
+        if let Some(cell) = group.held() {
+            let mut content = cell.lock();
+            if content.group.as_ref().is_some_and(|other| Arc::ptr_eq(other, group)) {
+                content.group = None;
+            }
+        }
+        group.answer(Err(error));
+    }
+
+    /// A group whose commit failed: whether it is on disk is unknown, so nothing of it may go on.
+    pub(super) fn fail_group(&self, group: &Arc<Group>, failure: &Failure) {
+        if let Some(cell) = group.held() {
+            let fingerprint = cell.lock().header.fingerprint;
+            self.end(fingerprint, cell.row, EndReason::Fault);
+        }
+        self.abandon(group, failure.error());
+    }
+
+    /// Puts a session into the index.
+    pub(super) fn file(&self, row: Row, header: &Header, list: ListId, cell: Option<Arc<Cell>>) -> super::slot::SlotId {
+        let session = NewSlot {
+            fingerprint: header.fingerprint,
+            row,
+            profile: self.index.profiles().find(header.class, header.idle),
+            absolute: header.absolute,
+            last_seen: header.last_seen,
+            list,
+        };
+        self.count_filed();
+        self.index.insert(&session, cell)
+    }
+}
+
+impl Content {
+    /// A session with no data that is not on disk yet.
+    pub(super) fn new(
+        header: Header,
+        data_key: Key,
+        wrap: Wrap,
+        facts: Box<[u8]>,
+        principal: Option<Arc<str>>,
+    ) -> Self {
+        Self {
+            life: Life::Live,
+            data: Arc::from([]),
+            version: 1,
+            durable: 0,
+            wanted: 1,
+            queued: false,
+            charged: 0,
+            header_pending: true,
+            memory_only: false,
+            group: None,
+            header,
+            data_key,
+            wrap,
+            facts,
+            principal,
+        }
+    }
+
+    /// Takes over what may pass from the session before: everything from one of the same principal, the kept fields
+    /// from an anonymous one, nothing from another's.
+    fn inherit(&mut self, before: &Self) {
+        if before.header.principal == self.header.principal {
+            self.data = Arc::clone(&before.data);
+        } else if before.header.principal == PrincipalRef::NONE {
+            self.data = fields::kept(&before.data);
+        }
+    }
+}

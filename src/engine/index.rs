@@ -1,0 +1,293 @@
+//! The index: from a token's fingerprint to its slot, in 256 shards.
+//!
+//! It knows slots and cells, not the disk, the clock or the lists. Invariants: a fingerprint's shard holds its slot,
+//! and its cell while the session is in use, under one lock; a cell stands here only while the slot holds its row;
+//! nothing blocks and no code of the application runs under a shard's lock. Loads take the read lock, everything
+//! that files, frees or re-files a slot the write lock, one shard at a time.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use parking_lot::RwLock;
+
+use super::cell::Cell;
+use super::slab::Slab;
+use super::slot::{NewSlot, Profiles, Slot, SlotId};
+use crate::seal::Fingerprint;
+use crate::storage::record::Row;
+use crate::time::Tick;
+
+/// Enough shards that growing one does not hold up a load for long: at 10 million sessions a shard's table has
+/// 40,000 entries.
+const SHARDS: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Index {
+    shards: Vec<Padded>,
+    profiles: Profiles,
+    /// Memory for cells, in bytes, for each shard.
+    cell_bytes_max: usize,
+}
+
+/// Its own pair of cache lines, so that neighbours' locks do not slow each other.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(RwLock<Shard>);
+
+#[derive(Debug)]
+struct Shard {
+    slots: Slab<Slot>,
+    /// Place of each live slot, hashed by its fingerprint.
+    table: HashTable<u32>,
+    cells: HashTable<(u32, Arc<Cell>)>,
+    cell_bytes: usize,
+}
+
+/// What a probe finds.
+#[derive(Debug)]
+pub(crate) enum Probe {
+    /// No live session has this fingerprint.
+    Absent,
+    Hot(Arc<Cell>),
+    /// The session lives, but its data has to be read from disk.
+    Cold(Row),
+}
+
+/// What is left of a session that was taken out of the index.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) slot: SlotId,
+    pub(crate) previous: SlotId,
+    pub(crate) next: SlotId,
+    pub(crate) cell: Option<Arc<Cell>>,
+}
+
+impl Index {
+    pub(crate) fn new(cache_bytes: usize) -> Self {
+        let shard = || Shard { slots: Slab::new(), table: HashTable::new(), cells: HashTable::new(), cell_bytes: 0 };
+        Self {
+            shards: (0..SHARDS).map(|_| Padded(RwLock::new(shard()))).collect(),
+            profiles: Profiles::new(),
+            cell_bytes_max: cache_bytes / SHARDS,
+        }
+    }
+
+    pub(crate) const fn profiles(&self) -> &Profiles {
+        &self.profiles
+    }
+
+    /// Finds the live session of a fingerprint and, if `touch` is set, marks it as seen now.
+    pub(crate) fn probe(&self, fingerprint: Fingerprint, now: Tick, touch: bool) -> Probe {
+        let shard = self.shard(shard_of(fingerprint)).read();
+        let live = |place: &u32| {
+            shard
+                .slots
+                .get(*place)
+                .is_some_and(|slot| slot.fingerprint == fingerprint.0 && now < slot.deadline(&self.profiles))
+        };
+        let Some((place, slot)) =
+            shard.table.find(fingerprint.hash(), live).and_then(|&place| Some((place, shard.slots.get(place)?)))
+        else {
+            return Probe::Absent;
+        };
+        if touch {
+            slot.touch(now);
+        }
+        match shard.cell(place) {
+            Some(cell) => {
+                cell.mark_used();
+                Probe::Hot(Arc::clone(cell))
+            }
+            None => Probe::Cold(slot.row()),
+        }
+    }
+
+    /// Files a session, with its cell if it is in use.
+    pub(crate) fn insert(&self, session: &NewSlot, cell: Option<Arc<Cell>>) -> SlotId {
+        let number = shard_of(session.fingerprint);
+        let mut shard = self.shard(number).write();
+        let place = shard.slots.take();
+        if let Some(slot) = shard.slots.get_mut(place) {
+            slot.fill(session);
+        }
+        let Shard { slots, table, .. } = &mut *shard;
+        table.insert_unique(session.fingerprint.hash(), place, |&place| hash_of(slots, place));
+        if let Some(cell) = cell {
+            shard.insert_cell(place, cell, self.cell_bytes_max);
+        }
+        SlotId(place << 8 | number)
+    }
+
+    /// Takes a session out if `doomed` agrees: its token resolves no more, its place is free. No touch can come in
+    /// between the question and the removal.
+    pub(crate) fn remove(
+        &self,
+        fingerprint: Fingerprint,
+        row: Row,
+        doomed: impl FnOnce(&Slot) -> bool,
+    ) -> Option<Removed> {
+        let number = shard_of(fingerprint);
+        let mut shard = self.shard(number).write();
+        let place = shard.place(fingerprint, row)?;
+        if !shard.slots.get(place).is_some_and(doomed) {
+            return None;
+        }
+        shard.take_out(fingerprint, place);
+        let cell = shard.remove_cell(place);
+        let slot = shard.slots.get_mut(place)?;
+        let removed = Removed {
+            slot: SlotId(place << 8 | number),
+            previous: SlotId(*slot.previous.get_mut()),
+            next: SlotId(*slot.next.get_mut()),
+            cell,
+        };
+        slot.clear();
+        shard.slots.give_back(place);
+        Some(removed)
+    }
+
+    /// Makes a cell that was read from disk the session's cell, unless the session ended or another thread was
+    /// first. Returns the cell that counts.
+    pub(crate) fn publish(&self, fingerprint: Fingerprint, cell: Arc<Cell>) -> Option<Arc<Cell>> {
+        let mut shard = self.shard(shard_of(fingerprint)).write();
+        let place = shard.place(fingerprint, cell.row)?;
+        if let Some(first) = shard.cell(place) {
+            return Some(Arc::clone(first));
+        }
+        shard.insert_cell(place, Arc::clone(&cell), self.cell_bytes_max);
+        Some(cell)
+    }
+
+    /// Runs `read` on the slot of a session, if it is in the index.
+    pub(crate) fn find<T>(
+        &self,
+        fingerprint: Fingerprint,
+        row: Row,
+        read: impl FnOnce(SlotId, &Slot) -> T,
+    ) -> Option<T> {
+        let number = shard_of(fingerprint);
+        let shard = self.shard(number).read();
+        let place = shard.place(fingerprint, row)?;
+        shard.slots.get(place).map(|slot| read(SlotId(place << 8 | number), slot))
+    }
+
+    /// The cell of a session, if it is in use.
+    pub(crate) fn cell(&self, fingerprint: Fingerprint, row: Row) -> Option<Arc<Cell>> {
+        let shard = self.shard(shard_of(fingerprint)).read();
+        shard.cell(shard.place(fingerprint, row)?).map(Arc::clone)
+    }
+
+    /// Runs `read` on a slot by number. The caller knows, by a list's lock, that it holds what it thinks.
+    pub(crate) fn slot<T>(&self, id: SlotId, read: impl FnOnce(&Slot) -> T) -> Option<T> {
+        let shard = self.shard(id.0 & 0xFF).read();
+        shard.slots.get(id.0 >> 8).map(read)
+    }
+
+    /// Runs `change` on a slot by number, alone.
+    pub(crate) fn slot_mut<T>(&self, id: SlotId, change: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        let mut shard = self.shard(id.0 & 0xFF).write();
+        shard.slots.get_mut(id.0 >> 8).map(change)
+    }
+
+    /// Visits every session that is filed, shard by shard.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Slot)) {
+        for shard in &self.shards {
+            let shard = shard.0.read();
+            (0..shard.slots.bound())
+                .filter_map(|place| shard.slots.get(place))
+                .filter(|slot| slot.row() != Row(0))
+                .for_each(&mut visit);
+        }
+    }
+
+    /// Cells in use, and the memory they take.
+    pub(crate) fn cells(&self) -> (usize, usize) {
+        self.shards.iter().fold((0, 0), |(cells, bytes), shard| {
+            let shard = shard.0.read();
+            (cells + shard.cells.len(), bytes + shard.cell_bytes)
+        })
+    }
+
+    /// Forgets every cell; for closing, when nothing more can be written.
+    pub(crate) fn drop_cells(&self) {
+        for shard in &self.shards {
+            let cells = std::mem::take(&mut shard.0.write().cells);
+            drop(cells);
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a shard number is 8 bits and there are 256 shards")]
+    fn shard(&self, number: u32) -> &RwLock<Shard> {
+        &self.shards[(number & 0xFF) as usize].0
+    }
+}
+
+impl Shard {
+    fn place(&self, fingerprint: Fingerprint, row: Row) -> Option<u32> {
+        let same = |place: &u32| {
+            self.slots.get(*place).is_some_and(|slot| slot.row() == row && slot.fingerprint == fingerprint.0)
+        };
+        self.table.find(fingerprint.hash(), same).copied()
+    }
+
+    fn take_out(&mut self, fingerprint: Fingerprint, place: u32) {
+        if let Ok(entry) = self.table.find_entry(fingerprint.hash(), |&other| other == place) {
+            entry.remove();
+        }
+    }
+
+    fn cell(&self, place: u32) -> Option<&Arc<Cell>> {
+        self.cells.find(spread(place), |(other, _)| *other == place).map(|(_, cell)| cell)
+    }
+
+    fn insert_cell(&mut self, place: u32, cell: Arc<Cell>, bytes_max: usize) {
+        debug_assert!(self.cell(place).is_none(), "two cells for place {place}");
+        self.cell_bytes += cell.bytes();
+        self.cells.insert_unique(spread(place), (place, cell), |(place, _)| spread(*place));
+        if self.cell_bytes > bytes_max {
+            self.evict(bytes_max);
+        }
+    }
+
+    fn remove_cell(&mut self, place: u32) -> Option<Arc<Cell>> {
+        let entry = self.cells.find_entry(spread(place), |(other, _)| *other == place).ok()?;
+        let (_, cell) = entry.remove().0;
+        self.cell_bytes = self.cell_bytes.saturating_sub(cell.bytes());
+        Some(cell)
+    }
+
+    /// Drops cells that agree with the disk and that nobody holds: first those not used since the last sweep, then,
+    /// if that is not enough, any. Sweeping a whole shard at once costs little for each cell that comes in, because
+    /// an eighth of the budget is freed.
+    fn evict(&mut self, bytes_max: usize) {
+        let target = bytes_max - bytes_max / 8;
+        for _ in 0..2 {
+            // Sizes change while a cell is in use, so the sum is taken afresh.
+            self.cell_bytes = self.cells.iter().map(|(_, cell)| cell.bytes()).sum();
+            let mut excess = self.cell_bytes.saturating_sub(target);
+            self.cells.retain(|(_, cell)| {
+                let spare = excess == 0 || cell.take_used() || Arc::strong_count(cell) > 1 || !cell.is_clean();
+                if !spare {
+                    excess = excess.saturating_sub(cell.bytes());
+                }
+                spare
+            });
+        }
+        self.cell_bytes = self.cells.iter().map(|(_, cell)| cell.bytes()).sum();
+    }
+}
+
+/// The last byte chooses the shard, the first eight place the entry in its table.
+fn shard_of(fingerprint: Fingerprint) -> u32 {
+    let [.., last] = fingerprint.0;
+    u32::from(last)
+}
+
+fn hash_of(slots: &Slab<Slot>, place: u32) -> u64 {
+    slots.get(place).map_or(0, |slot| Fingerprint(slot.fingerprint).hash())
+}
+
+/// Fibonacci hashing (Knuth, TAOCP 6.4): places are small consecutive numbers, the table wants their high bits.
+const fn spread(place: u32) -> u64 {
+    (place as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}

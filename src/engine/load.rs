@@ -1,0 +1,85 @@
+//! Loading: from a token to a session's cell.
+//!
+//! It knows the index, the reader and the keys. Invariants: both deadlines are judged here, whatever the wheel does;
+//! a token that is not ours costs one hash and one probe; a cold session is read by one thread at a time, so there
+//! are never two cells for one session; what was read counts only if the session is still live and still has the
+//! token once it is to be published. The disk is never read under a shard's or a list's lock.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::cell::{Cell, Content, Life};
+use super::fields;
+use super::index::Probe;
+use crate::error::{Error, Result};
+use crate::storage::WrapBinding;
+use crate::storage::record::{Body, Header, PrincipalRef, Row};
+use crate::token::Token;
+
+impl Engine {
+    /// The live session of a token, and its generation. Blocks on the disk only if the session's data is not in
+    /// memory.
+    pub(crate) fn load(self: &Arc<Self>, token: &Token, touch: bool) -> Result<Option<(Arc<Cell>, u32)>> {
+        self.check_open()?;
+        let fingerprint = token.fingerprint();
+        let cell = match self.index.probe(fingerprint, self.clock.now(), touch) {
+            Probe::Absent => return Ok(None),
+            Probe::Hot(cell) => cell,
+            Probe::Cold(row) => match self.load_cold(token, row)? {
+                Some(cell) => cell,
+                None => return Ok(None),
+            },
+        };
+        let content = cell.lock();
+        // A rotation may have moved the session on since the probe.
+        let current = content.life == Life::Live && content.header.fingerprint == fingerprint;
+        let generation = content.header.generation;
+        drop(content);
+        Ok(current.then_some((cell, generation)))
+    }
+
+    fn load_cold(self: &Arc<Self>, token: &Token, row: Row) -> Result<Option<Arc<Cell>>> {
+        let fingerprint = token.fingerprint();
+        let _turn = self.cold_turn(row).lock();
+        if let Some(cell) = self.index.cell(fingerprint, row) {
+            return Ok(Some(cell));
+        }
+        let still_live = || self.index.find(fingerprint, row, |_, _| ()).is_some();
+        let Some((header, body)) = self.reader.session(row)? else {
+            // Ended meanwhile, or the store lost a row that it should have.
+            return if still_live() { Err(Error::corrupt("a session's row is missing")) } else { Ok(None) };
+        };
+        if header.fingerprint != fingerprint {
+            return Ok(None);
+        }
+        let content = self.open_content(token, row, header, &body)?;
+        let cell = Arc::new(Cell::new(self, row, content));
+        Ok(self.index.publish(fingerprint, cell))
+    }
+
+    fn open_content(&self, token: &Token, row: Row, header: Header, body: &Body) -> Result<Content> {
+        let at = WrapBinding { row, generation: header.generation, step: header.step };
+        let damaged = || Error::corrupt("a session's body is damaged");
+        let (wrap, data_key) = body
+            .wraps
+            .iter()
+            .find_map(|wrap| Some((*wrap, self.keys.unwrap(&at, token, wrap)?)))
+            .ok_or_else(damaged)?;
+        let data = self.keys.open_data(row, &data_key, &body.data).ok_or_else(damaged)?;
+        fields::validate(&data)?;
+        let principal = if header.principal == PrincipalRef::NONE {
+            None
+        } else {
+            let name = self.reader.principal(header.principal)?;
+            Some(Arc::from(name.ok_or_else(|| Error::corrupt("a principal's name is missing"))?))
+        };
+        Ok(Content {
+            data: data.into(),
+            version: 0,
+            durable: 0,
+            wanted: 0,
+            header_pending: false,
+            ..Content::new(header, data_key, wrap, body.facts.as_slice().into(), principal)
+        })
+    }
+}

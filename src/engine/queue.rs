@@ -1,0 +1,229 @@
+//! The queue in front of the writer: what has changed since the last batch.
+//!
+//! It knows cells and groups, not what they hold. Invariants: it names what changed, never how: the writer reads
+//! the state when it builds the batch, so many changes become one write, their order cannot matter, and a dead
+//! session cannot be put. One lock covers everything, so that whatever was pushed before a waiter is in the batch
+//! that answers it. The lock is a leaf, held for a push or a swap. Ending a session is never refused: rows of ended
+//! sessions are queued without a limit, and there are no more of them than there were sessions.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use super::cell::Cell;
+use super::group::Group;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::record::{PrincipalRef, Row};
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pending: Mutex<Pending>,
+    /// Bytes of changed data that are not on disk, and the part of it that is anonymous.
+    bytes: AtomicUsize,
+    anonymous_bytes: AtomicUsize,
+    pub(crate) bell: Bell,
+}
+
+/// What has changed.
+#[derive(Default)]
+pub(crate) struct Pending {
+    pub(crate) cells: Vec<Arc<Cell>>,
+    pub(crate) groups: Vec<Arc<Group>>,
+    /// Rows to delete before the next acknowledgement.
+    pub(crate) dead: Vec<Row>,
+    /// Rows to delete when there is time: expired ones, and those that a cutoff has made dead already.
+    pub(crate) swept: Vec<Swept>,
+    pub(crate) cutoffs: Vec<PrincipalRef>,
+    /// Principals that may have lost their last session.
+    pub(crate) emptied: Vec<PrincipalRef>,
+    pub(crate) waiters: Vec<Waiter>,
+    /// Somebody waits for the next batch.
+    pub(crate) urgent: bool,
+    /// When the first change came in that nobody waits for, in engine milliseconds.
+    pub(crate) behind_since_ms: Option<u64>,
+}
+
+/// A dead row to be swept, and the cutoff that stays until it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Swept {
+    pub(crate) row: Row,
+    pub(crate) cutoff: Option<PrincipalRef>,
+}
+
+/// Told once how the batch went.
+pub(crate) type Waiter = Box<dyn FnOnce(Result<(), &Failure>) + Send>;
+
+/// Why a batch failed, for everybody who waits for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: ErrorKind,
+    pub(crate) message: Arc<str>,
+}
+
+impl Failure {
+    pub(crate) fn error(&self) -> Error {
+        Error::new(self.kind, self.message.to_string())
+    }
+}
+
+/// Cells and groups that may wait for the writer: a batch of that many takes about a second to write.
+const QUEUE_MAX: usize = 65_536;
+/// Changed data that may wait for the writer.
+const DIRTY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Anonymous sessions get one part in this many of either, so that strangers cannot keep people from working.
+const ANONYMOUS_SHARE: usize = 4;
+/// A change that nobody waits for is written after this time.
+pub(crate) const WRITE_BEHIND_MS: u64 = 1000;
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        Self {
+            pending: Mutex::new(Pending::default()),
+            bytes: AtomicUsize::new(0),
+            anonymous_bytes: AtomicUsize::new(0),
+            bell: Bell::new(),
+        }
+    }
+
+    /// Whether a cell that is not queued yet may be, with `bytes` of data.
+    pub(crate) fn check_room(&self, anonymous: bool, bytes: usize) -> Result<()> {
+        let share = |limit: usize| if anonymous { limit / ANONYMOUS_SHARE } else { limit };
+        let waiting = if anonymous { &self.anonymous_bytes } else { &self.bytes };
+        if waiting.load(Ordering::Relaxed) + bytes > share(DIRTY_BYTES_MAX) || self.len() >= share(QUEUE_MAX) {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "too many changes are waiting for the disk; try again in a moment",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn charge(&self, anonymous: bool, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if anonymous {
+            self.anonymous_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn discharge(&self, anonymous: bool, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if anonymous {
+            self.anonymous_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn len(&self) -> usize {
+        let pending = self.pending.lock();
+        pending.cells.len() + pending.groups.len()
+    }
+
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Queues a changed cell for writing behind.
+    pub(crate) fn push_cell(&self, cell: Arc<Cell>, now_ms: u64) {
+        self.push_behind(now_ms, |pending| pending.cells.push(cell));
+    }
+
+    /// Queues rows for the sweep.
+    pub(crate) fn push_swept(&self, swept: impl IntoIterator<Item = Swept>, now_ms: u64) {
+        self.push_behind(now_ms, |pending| pending.swept.extend(swept));
+    }
+
+    /// Queues the row of an ended session; nobody waits for it here.
+    pub(crate) fn push_dead(&self, row: Row, now_ms: u64) {
+        self.push_behind(now_ms, |pending| pending.dead.push(row));
+    }
+
+    pub(crate) fn push_emptied(&self, principal: PrincipalRef, now_ms: u64) {
+        self.push_behind(now_ms, |pending| pending.emptied.push(principal));
+    }
+
+    pub(crate) fn push_cutoff(&self, principal: PrincipalRef, now_ms: u64) {
+        self.push_behind(now_ms, |pending| pending.cutoffs.push(principal));
+    }
+
+    pub(crate) fn push_group(&self, group: Arc<Group>) {
+        self.push_urgent(|pending| pending.groups.push(group));
+    }
+
+    /// Asks to be told when everything pushed so far is durable.
+    pub(crate) fn push_waiter(&self, waiter: Waiter) {
+        self.push_urgent(|pending| pending.waiters.push(waiter));
+    }
+
+    fn push_behind(&self, now_ms: u64, push: impl FnOnce(&mut Pending)) {
+        let first = {
+            let mut pending = self.pending.lock();
+            push(&mut pending);
+            let first = pending.behind_since_ms.is_none();
+            pending.behind_since_ms.get_or_insert(now_ms);
+            first
+        };
+        // The writer sleeps without a limit when nothing is pending, so the first change wakes it to set one.
+        if first {
+            self.bell.ring();
+        }
+    }
+
+    fn push_urgent(&self, push: impl FnOnce(&mut Pending)) {
+        {
+            let mut pending = self.pending.lock();
+            push(&mut pending);
+            pending.urgent = true;
+        }
+        self.bell.ring();
+    }
+
+    /// Takes everything if it is time to: somebody waits, or changes are older than a second, or `force`.
+    /// Otherwise returns when it will be, if ever.
+    pub(crate) fn take(&self, now_ms: u64, force: bool) -> Result<Pending, Option<u64>> {
+        let mut pending = self.pending.lock();
+        let due_ms = pending.behind_since_ms.map(|since| since + WRITE_BEHIND_MS);
+        if pending.urgent || force || due_ms.is_some_and(|due| due <= now_ms) {
+            return Ok(std::mem::take(&mut *pending));
+        }
+        Err(due_ms)
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending")
+            .field("cells", &self.cells.len())
+            .field("groups", &self.groups.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Wakes a worker; rings that come while it is awake are kept, many as one.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    ring: Sender<()>,
+    heard: Receiver<()>,
+}
+
+impl Bell {
+    pub(crate) fn new() -> Self {
+        let (ring, heard) = bounded(1);
+        Self { ring, heard }
+    }
+
+    pub(crate) fn ring(&self) {
+        // Full means that a ring is kept already.
+        let _ = self.ring.try_send(());
+    }
+
+    /// Waits for a ring, at most for `patience` if there is one.
+    pub(crate) fn wait(&self, patience: Option<Duration>) {
+        match patience {
+            Some(patience) => drop(self.heard.recv_timeout(patience)),
+            None => drop(self.heard.recv()),
+        }
+    }
+}

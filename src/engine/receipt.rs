@@ -1,0 +1,183 @@
+//! Receipts: what a durable change is waited for with.
+//!
+//! What lives here: [`Receipt`], and the promise behind it that the writer keeps. It knows no runtime: a receipt
+//! is a future by itself and can block a thread instead. Invariants: a promise is kept exactly once; when the
+//! writer is gone, dropping the promise tells every waiter that the outcome is unknown.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The promise that a change becomes durable. `.await` it (any runtime, or none) or call
+/// [`blocking_wait`](Self::blocking_wait).
+///
+/// The change is visible to every request at once and goes to disk whether or not anybody waits; the receipt
+/// tells when it is there. Some receipts carry a value that is handed out only then, such as the token of a
+/// sign-in.
+///
+/// ```
+/// # let sessions = dwell::Options::new().in_memory()?;
+/// # let session = sessions.start();
+/// session.set(dwell::Field::<u32>::new("visits"), &1)?;
+/// session.save()?.blocking_wait()?;
+/// # dwell::Result::Ok(())
+/// ```
+#[must_use = "the change is on its way, but only waiting tells whether it is durable"]
+pub struct Receipt<T = ()> {
+    shared: Arc<Shared<T>>,
+    /// Does the work itself where no worker threads run.
+    drive: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+enum State<T> {
+    Waiting(Option<Waker>),
+    Ready(Result<T>),
+    Taken,
+}
+
+/// The writer's end of a receipt.
+pub(crate) struct Promise<T>(Option<Arc<Shared<T>>>);
+
+pub(crate) fn promise<T>() -> (Promise<T>, Receipt<T>) {
+    let shared = Arc::new(Shared { state: Mutex::new(State::Waiting(None)), changed: Condvar::new() });
+    (Promise(Some(Arc::clone(&shared))), Receipt { shared, drive: None })
+}
+
+impl<T> Promise<T> {
+    /// Keeps the promise.
+    pub(crate) fn keep(mut self, result: Result<T>) {
+        if let Some(shared) = self.0.take() {
+            shared.settle(result);
+        }
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.take() {
+            shared.settle(Err(Error::new(ErrorKind::Unknown, "the engine stopped before the change was durable")));
+        }
+    }
+}
+
+impl<T> Shared<T> {
+    fn settle(&self, result: Result<T>) {
+        let before = std::mem::replace(&mut *self.state.lock(), State::Ready(result));
+        self.changed.notify_all();
+        if let State::Waiting(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Receipt<T> {
+    pub(crate) fn ready(value: T) -> Self {
+        let state = Mutex::new(State::Ready(Ok(value)));
+        Self { shared: Arc::new(Shared { state, changed: Condvar::new() }), drive: None }
+    }
+
+    pub(crate) fn driven_by(mut self, drive: impl Fn() + Send + Sync + 'static) -> Self {
+        self.drive = Some(Box::new(drive));
+        self
+    }
+
+    /// Blocks the thread until the change is durable: about one flush of the disk. Do not call it on a thread
+    /// that runs an async executor.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone) when the session ended before the change was written;
+    /// [`Unknown`](ErrorKind::Unknown) when the disk failed on the way, so that the change may or may not be
+    /// there after a restart; [`Storage`](ErrorKind::Storage) when the disk had failed before.
+    pub fn blocking_wait(self) -> Result<T> {
+        if let Some(drive) = &self.drive {
+            drive();
+        }
+        let mut state = self.shared.state.lock();
+        loop {
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Ready(result) => return result,
+                waiting => *state = waiting,
+            }
+            self.shared.changed.wait(&mut state);
+        }
+    }
+}
+
+impl<T> Future for Receipt<T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(drive) = &self.drive {
+            drive();
+        }
+        let mut state = self.shared.state.lock();
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Ready(result) => Poll::Ready(result),
+            State::Waiting(_) | State::Taken => {
+                *state = State::Waiting(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Receipt<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receipt(..)")
+    }
+}
+
+impl<T> fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Promise(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_promise_is_seen_by_a_blocked_thread() {
+        let (promise, receipt) = promise();
+        let waiter = std::thread::spawn(|| receipt.blocking_wait());
+        promise.keep(Ok(7));
+        assert_eq!(waiter.join().unwrap().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_dropped_promise_is_unknown() {
+        let (promise, receipt) = promise::<()>();
+        drop(promise);
+        assert_eq!(receipt.blocking_wait().unwrap_err().kind(), ErrorKind::Unknown);
+    }
+
+    #[test]
+    fn it_is_a_future_that_wakes() {
+        struct Count(std::sync::atomic::AtomicU32);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let count = Arc::new(Count(0.into()));
+        let waker = Waker::from(Arc::clone(&count));
+        let (promise, mut receipt) = promise();
+        let mut context = Context::from_waker(&waker);
+        assert!(Pin::new(&mut receipt).poll(&mut context).is_pending());
+        promise.keep(Ok(()));
+        assert_eq!(count.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert!(Pin::new(&mut receipt).poll(&mut context).is_ready());
+    }
+}

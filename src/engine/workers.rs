@@ -1,0 +1,105 @@
+//! Workers: the threads around the writer's and the reaper's steps, and the end of both.
+//!
+//! It knows the machines and the bells. Invariants: a worker waits only for its bell, with a deadline; a panic in a
+//! step poisons the engine and ends the thread; closing stops intake, lets both finish, writes what is left and closes
+//! the file; it happens once, whoever asks first.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Engine;
+use super::receipt::Receipt;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest sleep of a worker: a clock that jumps is noticed at least this soon.
+const NAP_MAX: Duration = Duration::from_secs(3600);
+
+impl Engine {
+    pub(super) fn start_workers(self: &Arc<Self>) -> Result<()> {
+        let spawn = |name: &str, run: fn(&Arc<Self>)| {
+            let engine = Arc::clone(self);
+            let body = move || {
+                if catch_unwind(AssertUnwindSafe(|| run(&engine))).is_err() {
+                    engine.health.poison(std::thread::current().name().unwrap_or("worker"));
+                    // Whoever waits is told by the promises being dropped.
+                    drop(engine.queue.take(0, true));
+                }
+            };
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(body)
+                .map_err(|error| Error::new(ErrorKind::Storage, "failed to start a worker thread").because(error))
+        };
+        let workers = [spawn("dwell-writer", Self::run_writer)?, spawn("dwell-reaper", Self::run_reaper)?];
+        self.threads.lock().extend(workers);
+        Ok(())
+    }
+
+    fn run_writer(self: &Arc<Self>) {
+        while self.check_open().is_ok() {
+            let wake_ms = self.writer.lock().step(self, false);
+            let now_ms = self.clock.now_ms();
+            let nap = wake_ms.map(|wake| Duration::from_millis(wake.saturating_sub(now_ms)).min(NAP_MAX));
+            if nap != Some(Duration::ZERO) {
+                self.queue.bell.wait(nap);
+            }
+        }
+    }
+
+    fn run_reaper(self: &Arc<Self>) {
+        while self.check_open().is_ok() {
+            self.reap();
+            let wake = self.reaper.lock().step(self).map_or(u32::MAX, |wake| wake.0);
+            self.reaper_wake.store(wake, Ordering::Release);
+            // A slot filed between the step and the store would ring for a wake that is not set yet.
+            let nap = if self.unarmed.lock().is_empty() {
+                NAP_MAX.min(Duration::from_secs(u64::from(wake.saturating_sub(self.clock.now().0)).max(1)))
+            } else {
+                Duration::ZERO
+            };
+            if nap > Duration::ZERO {
+                self.reaper_bell.wait(Some(nap));
+            }
+        }
+    }
+
+    /// Does all work that is due, for an engine without threads.
+    pub(crate) fn run_pending(self: &Arc<Self>) {
+        self.reap();
+        let mut writer = self.writer.lock();
+        while writer.step(self, false).is_some_and(|wake_ms| wake_ms <= self.clock.now_ms()) {}
+    }
+
+    /// Where no threads run, waiting for a receipt does the writer's work.
+    pub(super) fn driven<T>(self: &Arc<Self>, receipt: Receipt<T>) -> Receipt<T> {
+        if !self.settings.manual_workers {
+            return receipt;
+        }
+        let engine = Arc::clone(self);
+        receipt.driven_by(move || {
+            engine.writer.lock().step(&engine, false);
+        })
+    }
+
+    /// Stops intake, writes what is left, closes the file. Later calls do nothing.
+    pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
+        let trouble = self.check_open().err();
+        let durable = self.check_durable().err();
+        if !self.health.begin_close() {
+            return Ok(());
+        }
+        self.queue.bell.ring();
+        self.reaper_bell.ring();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        debug_assert_eq!(panicked, 0, "workers contain their panics");
+        let closed = self.writer.lock().close(self);
+        self.index.drop_cells();
+        match trouble.or(durable) {
+            Some(error) => Err(error),
+            None => closed,
+        }
+    }
+}

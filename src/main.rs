@@ -1,0 +1,3 @@
+//! The `dwell` command. It has no commands yet.
+
+fn main() {}

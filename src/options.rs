@@ -1,0 +1,309 @@
+//! Options: what the application asks for, and the checked settings the engine works with.
+//!
+//! What lives here: [`Options`] (a builder that accepts anything), [`AtLimit`], and `Settings` (what passed the
+//! checks; the rest of the crate sees nothing else). It knows ring 0 only; opening a store is in `sessions`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::time::{Clock, SystemClock};
+
+/// How sessions live and what they may cost. Every option has a default that is safe on the internet.
+///
+/// ```
+/// use std::time::Duration;
+/// let sessions = dwell::Options::new()
+///     .idle_timeout(Duration::from_secs(15 * 60))
+///     .lifetime(Duration::from_secs(8 * 60 * 60))
+///     .sessions_per_principal(5, dwell::AtLimit::EndOldest)
+///     .in_memory()?;
+/// # dwell::Result::Ok(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Options {
+    signed_in: (Duration, Duration),
+    remembered: (Duration, Duration),
+    anonymous: (Duration, Duration),
+    anonymous_in_memory: bool,
+    sessions_max: u32,
+    per_principal_max: u32,
+    at_limit: AtLimit,
+    session_bytes_max: usize,
+    cache_bytes: usize,
+    page_cache_bytes: usize,
+    pub(crate) wait_for_lock: Duration,
+    clock: Option<Arc<dyn Clock>>,
+    manual_workers: bool,
+}
+
+/// What happens when a principal signs in and already has as many sessions as allowed.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLimit {
+    /// The principal's oldest session ends, in the same commit that makes the new one.
+    EndOldest,
+    /// The sign-in is refused with [`ErrorKind::Refused`](crate::ErrorKind::Refused).
+    Refuse,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Options {
+    /// The longest idle timeout or lifetime: engine time is counted in 32-bit seconds, and ten years leave
+    /// room for a store to grow old.
+    pub const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+    /// The most that one session's data may be allowed to take: it is decoded and sealed as a whole.
+    pub const SESSION_BYTES_LIMIT: usize = 1024 * 1024;
+    /// The most sessions that one store can be told to hold: slots are numbered in 32 bits.
+    pub const SESSIONS_LIMIT: u32 = 1 << 30;
+
+    /// The defaults: 30 minutes idle and 12 hours of life, 7 and 30 days for remembered sign-ins, 24 hours for
+    /// anonymous sessions; a million sessions, 32 for each principal, 64 KiB of data in each.
+    pub fn new() -> Self {
+        Self {
+            signed_in: (30 * MINUTE, 12 * HOUR),
+            remembered: (7 * DAY, 30 * DAY),
+            anonymous: (DAY, DAY),
+            anonymous_in_memory: false,
+            sessions_max: 1_000_000,
+            per_principal_max: 32,
+            at_limit: AtLimit::EndOldest,
+            session_bytes_max: 64 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
+            page_cache_bytes: 64 * 1024 * 1024,
+            wait_for_lock: Duration::ZERO,
+            clock: None,
+            manual_workers: false,
+        }
+    }
+
+    /// For devices with little memory and flash that wears: 10,000 sessions, 8 MiB of caches, and anonymous
+    /// sessions kept in memory only, so that strangers cost no writes.
+    pub fn appliance() -> Self {
+        Self {
+            anonymous_in_memory: true,
+            sessions_max: 10_000,
+            cache_bytes: 4 * 1024 * 1024,
+            page_cache_bytes: 4 * 1024 * 1024,
+            ..Self::new()
+        }
+    }
+
+    /// Ends a signed-in session after this long without a request. At least a second, at most the lifetime.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.signed_in.0 = timeout;
+        self
+    }
+
+    /// Ends a signed-in session this long after its sign-in, whatever happens in between.
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.signed_in.1 = lifetime;
+        self
+    }
+
+    /// Idle timeout and lifetime of sign-ins made with [`SignIn::remembered`](crate::SignIn::remembered).
+    pub fn remembered(mut self, idle_timeout: Duration, lifetime: Duration) -> Self {
+        self.remembered = (idle_timeout, lifetime);
+        self
+    }
+
+    /// How long a session lives in which nobody signed in.
+    pub fn anonymous_lifetime(mut self, lifetime: Duration) -> Self {
+        self.anonymous = (lifetime, lifetime);
+        self
+    }
+
+    /// Keeps anonymous sessions off the disk. They end with the process, and
+    /// [`save`](crate::Session::save) answers [`NotDurable`](crate::ErrorKind::NotDurable).
+    pub fn anonymous_in_memory(mut self) -> Self {
+        self.anonymous_in_memory = true;
+        self
+    }
+
+    /// The most sessions the store holds, of which a tenth may be anonymous. Each costs about 64 bytes of memory.
+    pub fn sessions_max(mut self, sessions: u32) -> Self {
+        self.sessions_max = sessions;
+        self
+    }
+
+    /// The most sessions that one principal may have, and what happens at the limit.
+    pub fn sessions_per_principal(mut self, sessions: u32, at_limit: AtLimit) -> Self {
+        self.per_principal_max = sessions;
+        self.at_limit = at_limit;
+        self
+    }
+
+    /// The most bytes that one session's fields may take, names included.
+    pub fn session_bytes_max(mut self, bytes: usize) -> Self {
+        self.session_bytes_max = bytes;
+        self
+    }
+
+    /// Memory for the data of sessions in use, in bytes; colder ones are read from disk when asked for.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Memory for pages of the B-tree, in bytes.
+    pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
+        self.page_cache_bytes = bytes;
+        self
+    }
+
+    /// Waits this long for another process to let go of the directory, instead of failing at once. For
+    /// deployments that start the new process before the old one has ended.
+    pub fn wait_for_lock(mut self, patience: Duration) -> Self {
+        self.wait_for_lock = patience;
+        self
+    }
+
+    /// Reads time from `clock`, for tests.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Starts no threads, for tests: work is done by [`Sessions::run_pending`](crate::Sessions::run_pending) and
+    /// by waiting for a receipt.
+    pub fn manual_workers(mut self) -> Self {
+        self.manual_workers = true;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<Settings> {
+        let signed_in = Limits::check("the", self.signed_in)?;
+        let remembered = Limits::check("the remembered", self.remembered)?;
+        let anonymous = Limits::check("the anonymous", self.anonymous)?;
+        if !(1..=Self::SESSIONS_LIMIT).contains(&self.sessions_max) {
+            return Err(out_of_range("sessions_max", 1, u64::from(Self::SESSIONS_LIMIT)));
+        }
+        if self.per_principal_max == 0 {
+            return Err(out_of_range("sessions_per_principal", 1, u64::from(u32::MAX)));
+        }
+        if !(1..=Self::SESSION_BYTES_LIMIT).contains(&self.session_bytes_max) {
+            return Err(out_of_range("session_bytes_max", 1, Self::SESSION_BYTES_LIMIT as u64));
+        }
+        Ok(Settings {
+            signed_in,
+            remembered,
+            anonymous,
+            anonymous_in_memory: self.anonymous_in_memory,
+            sessions_max: self.sessions_max,
+            anonymous_max: (self.sessions_max / ANONYMOUS_SHARE).max(1),
+            per_principal_max: self.per_principal_max,
+            at_limit: self.at_limit,
+            session_bytes_max: self.session_bytes_max,
+            cache_bytes: self.cache_bytes,
+            page_cache_bytes: self.page_cache_bytes.max(PAGE_CACHE_BYTES_MIN),
+            clock: self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
+            manual_workers: self.manual_workers,
+        })
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One in this many sessions may be anonymous, so that strangers cannot crowd out people who signed in.
+const ANONYMOUS_SHARE: u32 = 10;
+/// Below this the B-tree would read its own upper pages from the file again and again.
+const PAGE_CACHE_BYTES_MIN: usize = 256 * 1024;
+
+fn out_of_range(option: &str, min: u64, max: u64) -> Error {
+    Error::invalid(format!("`{option}` must be between {min} and {max}"))
+}
+
+/// Checked options.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) signed_in: Limits,
+    pub(crate) remembered: Limits,
+    pub(crate) anonymous: Limits,
+    pub(crate) anonymous_in_memory: bool,
+    pub(crate) sessions_max: u32,
+    pub(crate) anonymous_max: u32,
+    pub(crate) per_principal_max: u32,
+    pub(crate) at_limit: AtLimit,
+    pub(crate) session_bytes_max: usize,
+    pub(crate) cache_bytes: usize,
+    pub(crate) page_cache_bytes: usize,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) manual_workers: bool,
+}
+
+/// How long a session may live, in whole seconds: `1 <= idle <= lifetime`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) idle: u32,
+    pub(crate) lifetime: u32,
+}
+
+impl Limits {
+    fn check(whose: &str, (idle, lifetime): (Duration, Duration)) -> Result<Self> {
+        let limits = Self {
+            idle: whole_seconds(whose, "idle timeout", idle)?,
+            lifetime: whole_seconds(whose, "lifetime", lifetime)?,
+        };
+        if limits.idle > limits.lifetime {
+            return Err(Error::invalid(format!(
+                "{whose} idle timeout of {idle:?} is longer than {whose} lifetime of {lifetime:?}"
+            )));
+        }
+        Ok(limits)
+    }
+
+    /// These limits, or shorter ones where the caller asks for them.
+    pub(crate) fn clipped(self, other: Self) -> Self {
+        let lifetime = self.lifetime.min(other.lifetime);
+        Self { idle: self.idle.min(other.idle).min(lifetime), lifetime }
+    }
+}
+
+/// A span in whole seconds, rounded down; below a second or over ten years is refused.
+pub(crate) fn whole_seconds(whose: &str, what: &str, span: Duration) -> Result<u32> {
+    if span < Duration::from_secs(1) || span > Options::LIFETIME_MAX {
+        return Err(Error::invalid(format!("{whose} {what} of {span:?} must be between 1 s and 10 years")));
+    }
+    Ok(u32::try_from(span.as_secs()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn refused(options: &Options) -> String {
+        let error = options.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_defaults_pass() {
+        let settings = Options::new().check().unwrap();
+        assert_eq!((settings.signed_in.idle, settings.signed_in.lifetime), (1800, 43_200));
+        assert_eq!(settings.anonymous_max, 100_000);
+        assert!(Options::appliance().check().unwrap().anonymous_in_memory);
+    }
+
+    #[test]
+    fn impossible_options_are_named() {
+        let hour = Duration::from_secs(3600);
+        assert!(refused(&Options::new().idle_timeout(Duration::ZERO)).contains("idle timeout"));
+        assert!(refused(&Options::new().lifetime(Duration::ZERO)).contains("lifetime"));
+        assert!(refused(&Options::new().idle_timeout(2 * hour).lifetime(hour)).contains("longer"));
+        assert!(refused(&Options::new().remembered(2 * hour, hour)).contains("remembered"));
+        assert!(refused(&Options::new().anonymous_lifetime(Duration::MAX)).contains("anonymous"));
+        assert!(refused(&Options::new().sessions_max(0)).contains("sessions_max"));
+        assert!(refused(&Options::new().sessions_per_principal(0, AtLimit::Refuse)).contains("per_principal"));
+        assert!(refused(&Options::new().session_bytes_max(2 << 20)).contains("session_bytes_max"));
+    }
+}

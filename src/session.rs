@@ -1,0 +1,491 @@
+//! Sessions as an application uses them.
+//!
+//! What lives here: [`Session`], the handle to one visitor. It turns typed fields into bytes and back, outside every
+//! lock, and leaves the rest to the engine. Invariants: no code of the application (closures, serde) runs under a
+//! lock; absence is `None`; a value that does not decode is never passed off as another.
+
+mod values;
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::values::{EngineRef, encode, entry, read, undecodable};
+use crate::codec::{self, Codec};
+use crate::engine::fields;
+use crate::engine::{Binding, Cell, Engine, Receipt, Rotate};
+use crate::error::{Error, ErrorKind, Result};
+use crate::field::{Field, View};
+use crate::sign_in::{Class, SignIn};
+use crate::time::Timestamp;
+use crate::token::{SessionId, Token};
+
+/// One visitor's session: typed data, and who is signed in.
+///
+/// A handle is cheap to clone; clones are the same session. All requests of one session share its data, so what one
+/// sets the others see at once, and [`update`](Self::update) loses nothing. Reading creates nothing: a session that
+/// [`start`](crate::Sessions::start) made exists from its first write on.
+///
+/// Calls work on memory and do not block, unless they say so. What was changed goes to disk within a second by
+/// itself; [`save`](Self::save) tells when it is there.
+///
+/// When the session ends, or its token is replaced through another handle, every call answers
+/// [`ErrorKind::Gone`]: nothing written through an old handle can bring a session back.
+///
+/// ```
+/// use dwell::{Field, Options};
+/// const VISITS: Field<u32> = Field::new("visits");
+///
+/// let sessions = Options::new().in_memory()?;
+/// let session = sessions.start();
+/// assert_eq!(session.get(VISITS)?, None);
+/// let visits = session.update(VISITS, |n| { *n += 1; *n })?;
+/// assert_eq!(visits, 1);
+/// # dwell::Result::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct Session(Arc<Binding>);
+
+impl Session {
+    pub(crate) fn fresh(engine: &Arc<Engine>) -> Self {
+        Self(Binding::fresh(engine))
+    }
+
+    pub(crate) fn loaded(cell: Arc<Cell>, generation: u32) -> Self {
+        Self(Binding::loaded(cell, generation))
+    }
+
+    pub(crate) fn binding(&self) -> &Arc<Binding> {
+        &self.0
+    }
+
+    /// The value of a field, or `None` if there is none or it does not decode as a `T`.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone); [`Decode`](ErrorKind::Decode) for a [strict](Field::strict) field.
+    ///
+    /// ```
+    /// # use dwell::{Field, Options};
+    /// # let session = Options::new().in_memory()?.start();
+    /// const NAME: Field<String> = Field::new("name");
+    /// session.set(NAME, "ada")?;
+    /// assert_eq!(session.get(NAME)?.as_deref(), Some("ada"));
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn get<T: DeserializeOwned>(&self, field: Field<T>) -> Result<Option<T>> {
+        field.check()?;
+        let Some((data, engine)) = self.data()? else { return Ok(None) };
+        read(&engine, field, fields::find(&data, field.name()))
+    }
+
+    /// Runs `read` on a field's value where it lies, without copying text or bytes out of it.
+    ///
+    /// Only a value of the field's own version and codec is lent; there is no migration. Besides that it is
+    /// [`get`](Self::get).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// # use dwell::{Field, Options};
+    /// # let session = Options::new().in_memory()?.start();
+    /// const NAME: Field<String> = Field::new("name");
+    /// session.set(NAME, "ada")?;
+    /// assert_eq!(session.with(NAME, |name| name.map(str::len))?, Some(3));
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn with<T: View, R>(&self, field: Field<T>, read: impl FnOnce(Option<T::Of<'_>>) -> R) -> Result<R> {
+        field.check()?;
+        let Some((data, engine)) = self.data()? else { return Ok(read(None)) };
+        let Some(entry) = fields::find(&data, field.name()) else { return Ok(read(None)) };
+        let own = entry.version == field.stored_version() && Codec::from_byte(entry.codec) == Some(field.codec());
+        let value = if own { codec::decode::<T::Of<'_>>(field.codec(), entry.value).ok() } else { None };
+        if value.is_none() {
+            undecodable(&engine, field, entry)?;
+        }
+        Ok(read(value))
+    }
+
+    /// Sets a field. The first write begins the session.
+    ///
+    /// A debug build checks that the value comes back as it was, which formats that do not describe themselves
+    /// cannot do for every type; see [`Field::json`].
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge), [`Busy`](ErrorKind::Busy), [`Gone`](ErrorKind::Gone),
+    /// [`Refused`](ErrorKind::Refused) when the store is full, [`Invalid`](ErrorKind::Invalid) for a value that does
+    /// not encode. Nothing is changed then.
+    ///
+    /// ```
+    /// # use dwell::{Field, Options};
+    /// # let session = Options::new().in_memory()?.start();
+    /// session.set(Field::<Vec<u64>>::new("cart"), &vec![7, 9])?;
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn set<T, Q>(&self, field: Field<T>, value: &Q) -> Result<()>
+    where
+        T: Borrow<Q> + Serialize + DeserializeOwned,
+        Q: Serialize + ?Sized,
+    {
+        field.check()?;
+        let bytes = encode(field, value)?;
+        self.edit(field.is_relaxed(), |data| fields::with_set(data, entry(field, &bytes)).map(Some))?;
+        Ok(())
+    }
+
+    /// Changes a field's value, atomically: no other change to it comes in between. An absent value starts as the
+    /// type's default.
+    ///
+    /// `change` runs outside our locks, and again if another request was faster; so it should do nothing but change
+    /// the value.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get) and [`set`](Self::set).
+    ///
+    /// ```
+    /// # use dwell::{Field, Options};
+    /// # let session = Options::new().in_memory()?.start();
+    /// const VISITS: Field<u32> = Field::new("visits");
+    /// assert_eq!(session.update(VISITS, |n| { *n += 1; *n })?, 1);
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn update<T, R>(&self, field: Field<T>, mut change: impl FnMut(&mut T) -> R) -> Result<R>
+    where
+        T: Default + Serialize + DeserializeOwned,
+    {
+        self.try_update(field, |value| Ok::<_, Error>(change(value.get_or_insert_with(T::default))))
+    }
+
+    /// Changes, sets or removes a field's value, atomically, or refuses to: an error of `change` leaves everything
+    /// as it was and is returned.
+    ///
+    /// `change` runs outside our locks, and again if another request was faster.
+    ///
+    /// # Errors
+    /// Whatever `change` returns; as [`get`](Self::get) and [`set`](Self::set).
+    ///
+    /// ```
+    /// # use dwell::{Field, Options};
+    /// # let session = Options::new().in_memory()?.start();
+    /// const CREDIT: Field<u32> = Field::new("credit").strict();
+    /// #[derive(Debug)]
+    /// enum Refusal { TooLittle, Session(dwell::Error) }
+    /// impl From<dwell::Error> for Refusal {
+    ///     fn from(error: dwell::Error) -> Self { Self::Session(error) }
+    /// }
+    /// let paid = session.try_update(CREDIT, |credit| {
+    ///     let left = credit.unwrap_or(0).checked_sub(5).ok_or(Refusal::TooLittle)?;
+    ///     *credit = Some(left);
+    ///     Ok(left)
+    /// });
+    /// assert!(matches!(paid, Err(Refusal::TooLittle)));
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn try_update<T, R, E>(
+        &self,
+        field: Field<T>,
+        mut change: impl FnMut(&mut Option<T>) -> std::result::Result<R, E>,
+    ) -> std::result::Result<R, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: From<Error>,
+    {
+        field.check()?;
+        loop {
+            let (data, engine) = self.data_or_empty()?;
+            let before = fields::find(&data, field.name());
+            let mut value = read(&engine, field, before)?;
+            let answer = change(&mut value)?;
+            let bytes = value.as_ref().map(|value| encode(field, value)).transpose()?;
+            if bytes.is_none() && before.is_none() {
+                return Ok(answer);
+            }
+            let done = self.edit(field.is_relaxed(), |now| {
+                if fields::find(now, field.name()) != before {
+                    return Ok(None);
+                }
+                match &bytes {
+                    Some(bytes) => fields::with_set(now, entry(field, bytes)).map(Some),
+                    None => Ok(fields::without(now, field.name())),
+                }
+            })?;
+            if done {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Takes a field's value out, atomically: of several requests one gets it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get) and [`set`](Self::set).
+    ///
+    /// ```
+    /// # use dwell::{Field, Options};
+    /// # let session = Options::new().in_memory()?.start();
+    /// const NOTICE: Field<String> = Field::new("notice").relaxed();
+    /// session.set(NOTICE, "saved")?;
+    /// assert_eq!(session.take(NOTICE)?.as_deref(), Some("saved"));
+    /// assert_eq!(session.take(NOTICE)?, None);
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn take<T: Serialize + DeserializeOwned>(&self, field: Field<T>) -> Result<Option<T>> {
+        self.try_update(field, |value| Ok(value.take()))
+    }
+
+    /// Removes a field, whether or not its value decodes. `true` if there was one.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone), [`Busy`](ErrorKind::Busy).
+    ///
+    /// ```
+    /// # use dwell::{Field, Options};
+    /// # let session = Options::new().in_memory()?.start();
+    /// assert!(!session.remove(Field::<u32>::new("visits"))?);
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn remove<T>(&self, field: Field<T>) -> Result<bool> {
+        field.check()?;
+        if self.0.session().is_none() {
+            return Ok(false);
+        }
+        self.edit(field.is_relaxed(), |data| Ok(fields::without(data, field.name())))
+    }
+
+    /// Signs somebody in. The session gets a new row, token, key and deadlines, and the old token opens nothing any
+    /// more; all in one commit, which the receipt waits for and whose token it hands out.
+    ///
+    /// Data passes over whole if the same principal was signed in, [kept fields](Field::keep_on_sign_in) if nobody
+    /// was, none of it if it was somebody else. Until the commit the old session can be read but not written
+    /// ([`Busy`](ErrorKind::Busy)); afterwards this handle is the new session.
+    ///
+    /// May read the disk to compare the principal's name. Costs one commit.
+    ///
+    /// # Errors
+    /// [`Refused`](ErrorKind::Refused) for a disabled principal or at a limit, [`Invalid`](ErrorKind::Invalid) for a
+    /// name that is empty or too long, [`Gone`](ErrorKind::Gone), [`Busy`](ErrorKind::Busy),
+    /// [`Storage`](ErrorKind::Storage). From the receipt also [`Unknown`](ErrorKind::Unknown): then neither the old
+    /// nor the new session goes on.
+    ///
+    /// ```
+    /// # use dwell::Options;
+    /// # let sessions = Options::new().in_memory()?;
+    /// let session = sessions.start();
+    /// let token = session.sign_in("ada")?.blocking_wait()?;
+    /// assert_eq!(session.principal()?.as_deref(), Some("ada"));
+    /// assert!(sessions.load(&token)?.is_some());
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn sign_in(&self, who: impl Into<SignIn>) -> Result<Receipt<Token>> {
+        let request = who.into().check()?;
+        self.0.engine().sign_in(&self.0, &request)
+    }
+
+    /// Replaces the token and raises the session's generation: the old token, other handles and everything else bound
+    /// to them are void when the receipt is ready. Data, deadlines and [`id`](Self::id) stay.
+    ///
+    /// # Errors
+    /// [`NotDurable`](ErrorKind::NotDurable) for a session kept in memory; otherwise as
+    /// [`sign_in`](Self::sign_in).
+    ///
+    /// ```
+    /// # use dwell::Options;
+    /// # let sessions = Options::new().in_memory()?;
+    /// let session = sessions.start();
+    /// let first = session.sign_in("ada")?.blocking_wait()?;
+    /// let second = session.rotate()?.blocking_wait()?;
+    /// assert!(sessions.load(&first)?.is_none());
+    /// assert!(sessions.load(&second)?.is_some());
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn rotate(&self) -> Result<Receipt<Token>> {
+        self.0.engine().rotate(&self.0, Rotate::Plain)
+    }
+
+    /// Notes that the person proved again who they are, by a method of the application's numbering, and
+    /// [rotates](Self::rotate). Counts as use; the absolute deadline stays.
+    ///
+    /// # Errors
+    /// As [`rotate`](Self::rotate); [`Refused`](ErrorKind::Refused) if nobody is signed in.
+    ///
+    /// ```
+    /// # use dwell::Options;
+    /// # let session = Options::new().in_memory()?.start();
+    /// session.sign_in("ada")?.blocking_wait()?;
+    /// session.reauthenticate(2)?.blocking_wait()?;
+    /// assert!(session.auth_age()?.is_some_and(|age| age.as_secs() < 5));
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn reauthenticate(&self, method: u8) -> Result<Receipt<Token>> {
+        if self.class()? != Class::Authenticated {
+            return Err(Error::new(ErrorKind::Refused, "nobody is signed in"));
+        }
+        self.0.engine().rotate(&self.0, Rotate::Reauthenticated { method })
+    }
+
+    /// Ends the session, now in memory and on disk when the receipt is ready. Without a session it does nothing.
+    ///
+    /// Never refused for lack of room; costs one commit.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone) if it ended before or this handle is out of date; from the receipt
+    /// [`Unknown`](ErrorKind::Unknown) or [`Storage`](ErrorKind::Storage) when the disk fails (the session stays
+    /// ended while the process runs).
+    ///
+    /// ```
+    /// # use dwell::Options;
+    /// # let sessions = Options::new().in_memory()?;
+    /// let session = sessions.start();
+    /// let token = session.sign_in("ada")?.blocking_wait()?;
+    /// session.destroy()?.blocking_wait()?;
+    /// assert!(sessions.load(&token)?.is_none());
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn destroy(self) -> Result<Receipt> {
+        match self.0.session() {
+            Some((cell, generation)) => cell.engine.destroy(&cell, generation),
+            None => Ok(Receipt::ready(())),
+        }
+    }
+
+    /// Asks for the session's changes to be on disk; the receipt tells when they are. Ready at once if they are
+    /// already, or if only [relaxed](Field::relaxed) fields changed.
+    ///
+    /// # Errors
+    /// [`NotDurable`](ErrorKind::NotDurable) for a session kept in memory, [`Gone`](ErrorKind::Gone),
+    /// [`Storage`](ErrorKind::Storage); from the receipt also [`Unknown`](ErrorKind::Unknown).
+    ///
+    /// ```
+    /// # use dwell::{Field, Options};
+    /// # let session = Options::new().in_memory()?.start();
+    /// session.set(Field::<u32>::new("visits"), &1)?;
+    /// session.save()?.blocking_wait()?;
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn save(&self) -> Result<Receipt> {
+        match self.0.session() {
+            Some((cell, generation)) => cell.engine.save(&cell, generation),
+            None => Ok(Receipt::ready(())),
+        }
+    }
+
+    /// The token to hand to the client, if this handle's session got a new one: at its first write, a sign-in or a
+    /// rotation. `None` for a session that was loaded; its client has the token.
+    #[must_use]
+    pub fn token(&self) -> Option<Token> {
+        self.0.token()
+    }
+
+    /// What names the session in lists and logs; `None` before the first write. Stays the same from sign-in to
+    /// sign-out.
+    #[must_use]
+    pub fn id(&self) -> Option<SessionId> {
+        self.0.session().map(|(cell, _)| cell.engine.keys.handle(cell.row))
+    }
+
+    /// Who is signed in, if anybody is.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone).
+    pub fn principal(&self) -> Result<Option<Arc<str>>> {
+        self.inspect(None, |content| content.principal.clone())
+    }
+
+    /// What the session grants.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone).
+    pub fn class(&self) -> Result<Class> {
+        self.inspect(Class::Anonymous, |content| content.header.class.into())
+    }
+
+    /// When the session began, by the wall clock of that moment; `None` before the first write.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone).
+    pub fn created(&self) -> Result<Option<Timestamp>> {
+        self.inspect(None, |content| Some(content.header.created_wall))
+    }
+
+    /// How long ago the person last proved who they are; `None` if nobody is signed in.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone).
+    pub fn auth_age(&self) -> Result<Option<Duration>> {
+        let authenticated =
+            self.inspect(None, |content| content.principal.is_some().then_some(content.header.authenticated))?;
+        let Some(authenticated) = authenticated else { return Ok(None) };
+        let seconds = self.0.engine().clock.now().since(authenticated);
+        Ok(Some(Duration::from_secs(seconds.into())))
+    }
+
+    /// How long the session would live without another request, in whole seconds; `None` before the first write.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone).
+    pub fn idle_left(&self) -> Result<Option<Duration>> {
+        Ok(self.left()?.map(|(idle, _)| Duration::from_secs(idle.into())))
+    }
+
+    /// How long the session can live at most, in whole seconds; `None` before the first write.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone).
+    pub fn life_left(&self) -> Result<Option<Duration>> {
+        Ok(self.left()?.map(|(_, life)| Duration::from_secs(life.into())))
+    }
+
+    fn left(&self) -> Result<Option<(u32, u32)>> {
+        self.0.session().map(|(cell, generation)| cell.engine.left(&cell, generation)).transpose()
+    }
+
+    fn inspect<T>(&self, fresh: T, read: impl FnOnce(&crate::engine::Content) -> T) -> Result<T> {
+        self.0
+            .with(|cell, generation| {
+                let content = cell.lock();
+                content.check(generation)?;
+                Ok(read(&content))
+            })
+            .unwrap_or(Ok(fresh))
+    }
+
+    /// The encoded fields and the engine, or `None` before the first write.
+    fn data(&self) -> Result<Option<(Arc<[u8]>, EngineRef)>> {
+        self.0
+            .with(|cell, generation| {
+                cell.engine.check_open()?;
+                Ok(Some((cell.data(generation)?, EngineRef::Cell(Arc::clone(cell)))))
+            })
+            .unwrap_or(Ok(None))
+    }
+
+    fn data_or_empty(&self) -> Result<(Arc<[u8]>, EngineRef)> {
+        Ok(self.data()?.unwrap_or_else(|| (Arc::from([]), EngineRef::Engine(self.0.engine()))))
+    }
+
+    /// Applies an edit to the session, or to no data at all, which begins it. `false` if the edit declined.
+    fn edit(&self, relaxed: bool, edit: impl Fn(&[u8]) -> Result<Option<Arc<[u8]>>>) -> Result<bool> {
+        loop {
+            if let Some((cell, generation)) = self.0.session() {
+                return cell.engine.change(&cell, generation, relaxed, edit);
+            }
+            let Some(data) = edit(&[])? else { return Ok(false) };
+            let (cell, token) = self.0.engine().begin(data)?;
+            if self.0.begin(Arc::clone(&cell), 0, token) {
+                return Ok(true);
+            }
+            // A clone of this handle began the session first: ours is not needed, its edit applies to that one.
+            drop(cell.engine.destroy(&cell, 0)?);
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
+    }
+}

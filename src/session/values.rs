@@ -1,0 +1,95 @@
+//! Values: between a field's type and the bytes of its entry.
+//!
+//! It knows the codec, fields and the map of entries. Invariants: runs outside every lock; a value that does not decode
+//! is counted by its name and version, never shown.
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{self, Codec};
+use crate::engine::fields::{self, Entry};
+use crate::engine::{Cell, Engine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::field::{Field, Old};
+
+/// Keeps the engine reachable without counting another reference to it.
+pub(super) enum EngineRef {
+    Cell(Arc<Cell>),
+    Engine(Arc<Engine>),
+}
+
+impl EngineRef {
+    fn engine(&self) -> &Engine {
+        match self {
+            Self::Cell(cell) => &cell.engine,
+            Self::Engine(engine) => engine,
+        }
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(
+    engine: &EngineRef,
+    field: Field<T>,
+    entry: Option<Entry<'_>>,
+) -> Result<Option<T>> {
+    let Some(entry) = entry else { return Ok(None) };
+    let codec = Codec::from_byte(entry.codec);
+    let value = codec.and_then(|codec| {
+        if entry.version == field.stored_version() {
+            codec::decode(codec, entry.value).ok()
+        } else {
+            field.migration()?(&Old::new(entry.version, codec, entry.value))
+        }
+    });
+    if value.is_none() {
+        undecodable(engine, field, entry)?;
+    }
+    Ok(value)
+}
+
+/// Counts a value that does not decode, and makes it an error where the field wants that.
+pub(super) fn undecodable<T>(engine: &EngineRef, field: Field<T>, entry: Entry<'_>) -> Result<()> {
+    engine.engine().counters.note_undecodable(field.name(), entry.version);
+    if field.is_strict() {
+        let message = format!(
+            "the stored value of field `{}` (version {}) does not decode as version {}",
+            field.name(),
+            entry.version,
+            field.stored_version()
+        );
+        return Err(Error::new(ErrorKind::Decode, message));
+    }
+    Ok(())
+}
+
+pub(super) fn encode<T, Q>(field: Field<T>, value: &Q) -> Result<Vec<u8>>
+where
+    T: Borrow<Q> + Serialize + DeserializeOwned,
+    Q: Serialize + ?Sized,
+{
+    let bytes = codec::encode(field.codec(), value)?;
+    if cfg!(debug_assertions) {
+        let back = codec::decode::<T>(field.codec(), &bytes).and_then(|back| codec::encode(field.codec(), &back));
+        if !back.is_ok_and(|back| back == bytes) {
+            return Err(Error::invalid(format!(
+                "a value of field `{}` does not come back from its encoding as it was; use `.json()` for types whose \
+                 shape depends on the data",
+                field.name()
+            )));
+        }
+    }
+    Ok(bytes)
+}
+
+pub(super) fn entry<T>(field: Field<T>, value: &[u8]) -> Entry<'_> {
+    Entry {
+        name: field.name(),
+        version: field.stored_version(),
+        codec: field.codec().byte(),
+        flags: (u8::from(field.is_kept()) * fields::FLAG_KEPT) | (u8::from(field.is_relaxed()) * fields::FLAG_RELAXED),
+        value,
+    }
+}

@@ -1,0 +1,319 @@
+//! The store of sessions as an application uses it.
+//!
+//! What lives here: [`Sessions`], and opening one from [`Options`]. It knows the engine, the directory and ring 0.
+//! Invariants: the directory's lock is held until the engine has closed the files; the last handle closes the engine.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::engine::{Engine, Found, Receipt, Spare};
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::session::Session;
+use crate::sign_in::{SessionInfo, Stats, check_principal, decode_facts};
+use crate::storage::directory::{self, DirectoryLock};
+use crate::storage::disk::{Disk, SimDisk};
+use crate::token::{OsEntropy, SessionId, Token};
+
+/// All sessions of an application, in one directory.
+///
+/// Cheap to clone and safe to share between threads; the last clone to go closes the files, and
+/// [`close`](Self::close) does so in time to report an error. One process at a time has a directory open.
+///
+/// ```
+/// use dwell::{Field, Sessions};
+/// const VISITS: Field<u32> = Field::new("visits");
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("sessions");
+/// let sessions = Sessions::open(&path)?;
+/// let session = sessions.start();
+/// session.update(VISITS, |n| *n += 1)?;
+/// let token = session.token().expect("the first write made a token");
+/// session.save()?.blocking_wait()?;
+/// sessions.close()?;
+///
+/// let sessions = Sessions::open(&path)?;
+/// let session = sessions.load(&token)?.expect("it survived");
+/// assert_eq!(session.get(VISITS)?, Some(1));
+/// # dwell::Result::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct Sessions(Arc<Handle>);
+
+struct Handle {
+    engine: Arc<Engine>,
+    found: Found,
+    /// Let go of after the engine was closed.
+    _lock: Option<DirectoryLock>,
+}
+
+impl Sessions {
+    /// Opens the directory with the default [`Options`], or makes it. Its parent must exist.
+    ///
+    /// Blocks: reads every session's header (about a third of a second for a million).
+    ///
+    /// # Errors
+    /// [`Locked`](crate::ErrorKind::Locked), [`Directory`](crate::ErrorKind::Directory),
+    /// [`Key`](crate::ErrorKind::Key), [`Format`](crate::ErrorKind::Format), [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`Storage`](crate::ErrorKind::Storage); each says what to do, and nothing was altered.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// A visitor without a session. Nothing is stored until the first write.
+    #[must_use]
+    pub fn start(&self) -> Session {
+        Session::fresh(&self.0.engine)
+    }
+
+    /// The live session of a token, or `None`: unknown, expired and ended look the same. Counts as use.
+    ///
+    /// Works from memory; reads the disk once for a session whose data is not in memory, which can block.
+    ///
+    /// # Errors
+    /// [`Storage`](crate::ErrorKind::Storage) or [`Corrupt`](crate::ErrorKind::Corrupt) when the session's data
+    /// cannot be read: never passed off as "no session". [`Closed`](crate::ErrorKind::Closed).
+    pub fn load(&self, token: &Token) -> Result<Option<Session>> {
+        self.load_with(token, true)
+    }
+
+    /// Like [`load`](Self::load), but does not count as use: for polling that must not keep a session alive.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    ///
+    /// ```
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// # let session = sessions.start();
+    /// let token = session.sign_in("ada")?.blocking_wait()?;
+    /// assert!(sessions.load_without_touch(&token)?.is_some());
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn load_without_touch(&self, token: &Token) -> Result<Option<Session>> {
+        self.load_with(token, false)
+    }
+
+    fn load_with(&self, token: &Token, touch: bool) -> Result<Option<Session>> {
+        let found = self.0.engine.load(token, touch)?;
+        Ok(found.map(|(cell, generation)| Session::loaded(cell, generation)))
+    }
+
+    /// The live sessions of a principal, oldest first: "your devices".
+    ///
+    /// Reads from disk the ones that are not in use, so it can block.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an impossible name, [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`Storage`](crate::ErrorKind::Storage).
+    ///
+    /// ```
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// use dwell::SignIn;
+    /// sessions.start().sign_in(SignIn::new("ada").device("Firefox on Linux"))?.blocking_wait()?;
+    /// let devices = sessions.of("ada")?;
+    /// assert_eq!(devices[0].device, "Firefox on Linux");
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn of(&self, principal: &str) -> Result<Vec<SessionInfo>> {
+        check_principal(principal)?;
+        let engine = &self.0.engine;
+        let listed = engine.list(engine.keys.principal(principal), principal)?;
+        let info = |listed: crate::engine::Listed| {
+            let (device, address) = decode_facts(&listed.facts);
+            SessionInfo {
+                id: engine.keys.handle(listed.row),
+                class: listed.header.class.into(),
+                created: listed.header.created_wall,
+                last_seen: engine.clock.wall_of(listed.last_seen),
+                device,
+                address,
+                method: listed.header.method,
+                remembered: listed.header.remembered,
+            }
+        };
+        Ok(listed.into_iter().map(info).collect())
+    }
+
+    /// Ends one session by its handle. `None` if no live session has it; a made-up handle costs nothing.
+    ///
+    /// Takes effect in memory before it returns. May read the disk. Whether the caller may end that session is the
+    /// application's to decide.
+    ///
+    /// # Errors
+    /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt).
+    ///
+    /// ```
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// sessions.start().sign_in("ada")?.blocking_wait()?;
+    /// let id = sessions.of("ada")?[0].id;
+    /// sessions.revoke(id)?.expect("it is live").blocking_wait()?;
+    /// assert!(sessions.revoke(id)?.is_none());
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn revoke(&self, id: SessionId) -> Result<Option<Receipt>> {
+        self.0.engine.revoke(id)
+    }
+
+    /// Ends all sessions of a principal. The receipt says how many.
+    ///
+    /// Takes effect in memory before it returns, also against sign-ins that are under way; one commit, however many.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an impossible name; from the receipt as
+    /// [`Session::destroy`].
+    ///
+    /// ```
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// sessions.start().sign_in("ada")?.blocking_wait()?;
+    /// assert_eq!(sessions.revoke_all("ada")?.blocking_wait()?, 1);
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn revoke_all(&self, principal: &str) -> Result<Receipt<usize>> {
+        self.end_many(principal, Spare::Nobody)
+    }
+
+    /// Ends all other sessions of the principal who is signed in to this one. The receipt says how many.
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone) if the session has ended or was rotated through another handle,
+    /// [`Refused`](crate::ErrorKind::Refused) if nobody is signed in to it.
+    ///
+    /// ```
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// sessions.start().sign_in("ada")?.blocking_wait()?;
+    /// let here = sessions.start();
+    /// here.sign_in("ada")?.blocking_wait()?;
+    /// assert_eq!(sessions.revoke_others(&here)?.blocking_wait()?, 1);
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn revoke_others(&self, session: &Session) -> Result<Receipt<usize>> {
+        let (cell, generation) = session.binding().require()?;
+        let principal = {
+            let content = cell.lock();
+            content.check(generation)?;
+            content.header.principal
+        };
+        if principal.0 == 0 {
+            return Err(Error::new(crate::ErrorKind::Refused, "nobody is signed in to this session"));
+        }
+        self.0.engine.end_many(principal, Spare::Caller(&cell, generation))
+    }
+
+    /// Ends all sessions of a principal and refuses new ones until [`enable`](Self::enable). Survives restarts.
+    ///
+    /// # Errors
+    /// As [`revoke_all`](Self::revoke_all).
+    ///
+    /// ```
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// sessions.disable("mallory")?.blocking_wait()?;
+    /// let refused = sessions.start().sign_in("mallory").unwrap_err();
+    /// assert_eq!(refused.kind(), dwell::ErrorKind::Refused);
+    /// # dwell::Result::Ok(())
+    /// ```
+    pub fn disable(&self, principal: &str) -> Result<Receipt<usize>> {
+        self.end_many(principal, Spare::NobodyAndDisable)
+    }
+
+    /// Lets a disabled principal sign in again. The receipt says whether it was disabled.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an impossible name.
+    pub fn enable(&self, principal: &str) -> Result<Receipt<bool>> {
+        check_principal(principal)?;
+        self.0.engine.enable(self.0.engine.keys.principal(principal))
+    }
+
+    fn end_many(&self, principal: &str, spare: Spare<'_>) -> Result<Receipt<usize>> {
+        check_principal(principal)?;
+        self.0.engine.end_many(self.0.engine.keys.principal(principal), spare)
+    }
+
+    /// Counts and sizes, gathered in a few hundred microseconds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (engine, found) = (&self.0.engine, &self.0.found);
+        let (cached, cached_bytes) = engine.index.cells();
+        let counters = &engine.counters;
+        Stats {
+            sessions: engine.live() as usize,
+            anonymous: engine.principals.anonymous_count() as usize,
+            principals: engine.principals.count(),
+            cached,
+            cached_bytes,
+            dirty_bytes: engine.dirty_bytes(),
+            timer_bytes: engine.wheel_bytes(),
+            commits: counters.commits.get(),
+            restored: found.restored,
+            expired: counters.expired.get(),
+            evicted: counters.evicted.get(),
+            revoked: counters.revoked.get(),
+            refused_rows: counters.refused_rows.get(),
+            undecodable: counters.undecodable(),
+            trouble: engine.trouble(),
+        }
+    }
+
+    /// Does the work that is due, for stores opened with [`Options::manual_workers`]. May block on the disk.
+    pub fn run_pending(&self) {
+        self.0.engine.run_pending();
+    }
+
+    /// Writes what is left and closes the files. Other clones, and sessions, answer
+    /// [`Closed`](crate::ErrorKind::Closed) from then on.
+    ///
+    /// # Errors
+    /// Whatever kept something from being written, now or earlier.
+    pub fn close(self) -> Result<()> {
+        self.0.engine.close()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // There is nobody left to tell; `close` is for whoever wants to know.
+        let _ = self.engine.close();
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("sessions", &self.0.engine.live()).finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Opens the directory with these options, or makes it. See [`Sessions::open`].
+    ///
+    /// # Errors
+    /// As [`Sessions::open`]; [`Invalid`](crate::ErrorKind::Invalid) for impossible options, before anything is
+    /// touched.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Sessions> {
+        let settings = self.check()?;
+        let (disk, lock) = directory::open(path.as_ref(), self.wait_for_lock)?;
+        let disk: Arc<dyn Disk> = disk;
+        let (engine, found) = Engine::open(&disk, settings, Arc::new(OsEntropy))?;
+        Ok(Sessions(Arc::new(Handle { engine, found, _lock: Some(lock) })))
+    }
+
+    /// Opens a store that lives in memory and ends with the last handle: for tests, and for applications that want
+    /// no files. Everything else is the same; "durable" then means nothing.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for impossible options.
+    pub fn in_memory(&self) -> Result<Sessions> {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::memory());
+        let (engine, found) = Engine::open(&disk, self.check()?, Arc::new(OsEntropy))?;
+        Ok(Sessions(Arc::new(Handle { engine, found, _lock: None })))
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn open_simulated(&self, disk: &SimDisk, seed: u64) -> Result<Sessions> {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let entropy = Arc::new(crate::token::SeededEntropy::new(seed));
+        let (engine, found) = Engine::open(&disk, self.check()?, entropy)?;
+        Ok(Sessions(Arc::new(Handle { engine, found, _lock: None })))
+    }
+}

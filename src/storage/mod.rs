@@ -1,0 +1,119 @@
+//! Storage: sessions as bytes on disk.
+//!
+//! What lives here: the directory and its files, the tables, the layouts, opening and creating, reading rows and
+//! applying batches. It knows redb and ring 0; it knows nothing of indexes, timers, threads or tokens in use.
+//! Invariants:
+//!
+//! - One [`Batch`] is one redb transaction: all of it or nothing is there after a crash. Nothing above may assume
+//!   that an acknowledged batch is already in the B-tree: a journal may come to stand in front of it.
+//! - There is one [`Writer`]; it cannot be cloned. Readers never block it and it never blocks them.
+//! - Whatever is read was verified under the store's keys before anybody sees it.
+//! - No type of redb leaves this folder.
+//!
+//! On a crash the last acknowledged batch is there, and perhaps the one that was on its way. On a panic inside
+//! redb while opening, the files are reported as damaged and left as they are.
+
+mod backend;
+pub(crate) mod directory;
+pub(crate) mod disk;
+mod epoch;
+mod keys;
+mod open;
+mod reader;
+pub(crate) mod record;
+mod schema;
+pub(crate) mod touch;
+mod writer;
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+pub(crate) use keys::{Keys, WrapBinding};
+pub(crate) use open::open;
+pub(crate) use reader::{Reader, Scanned};
+use record::{Checkpoint, Cutoff, Header, PrincipalRef, Row};
+pub(crate) use writer::Writer;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::Tick;
+
+/// Resolved effects that become durable together. The order of application is: puts, deletes, the rest; so a
+/// row that is both put and deleted is deleted.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) puts: Vec<Put>,
+    pub(crate) deletes: Vec<Row>,
+    /// Sealed names to keep, or principals to forget.
+    pub(crate) principals: Vec<(PrincipalRef, Option<Vec<u8>>)>,
+    pub(crate) cutoffs: Vec<(PrincipalRef, Option<Cutoff>)>,
+    pub(crate) touches: Vec<TouchBlock>,
+    /// The touches in this batch say everything that the ones on disk do.
+    pub(crate) replace_touches: bool,
+    /// The engine's row counter when the batch was closed: above every row in it.
+    pub(crate) next_row: u64,
+    pub(crate) clock: Checkpoint,
+    /// Whether the batch ends a session, so that an older copy of the store must not come back.
+    pub(crate) ends_sessions: bool,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.puts.is_empty()
+            && self.deletes.is_empty()
+            && self.principals.is_empty()
+            && self.cutoffs.is_empty()
+            && self.touches.is_empty()
+            && !self.replace_touches
+    }
+}
+
+/// The new content of a row; what is `None` stays as it is.
+#[derive(Debug)]
+pub(crate) struct Put {
+    pub(crate) row: Row,
+    pub(crate) header: Option<Header>,
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+/// Last-seen times of sessions with like idle timeouts; see [`touch`].
+#[derive(Debug)]
+pub(crate) struct TouchBlock {
+    pub(crate) idle: u32,
+    pub(crate) tick: Tick,
+    pub(crate) step: u8,
+    pub(crate) entries: Vec<(Row, Tick)>,
+}
+
+/// The open B-tree, shared by the reader and the writer, and gone once the store is closed.
+type Database = Arc<RwLock<Option<redb::Database>>>;
+
+/// Turns an error of redb into ours. Damage and a file that ends early are the file's fault, the rest the disk's.
+fn failed(what: &'static str, error: impl Into<redb::Error>) -> Error {
+    let error: redb::Error = error.into();
+    let damaged = match &error {
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
+        redb::Error::Io(cause) => {
+            matches!(cause.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData)
+        }
+        _ => false,
+    };
+    Error::new(if damaged { ErrorKind::Corrupt } else { ErrorKind::Storage }, what).because(error)
+}
+
+/// Turns an I/O error of one of our small files into ours.
+fn io_failed(what: &'static str, error: std::io::Error) -> Error {
+    if disk::Refusal::of(&error).is_some() {
+        return directory::refused(what, error);
+    }
+    Error::new(ErrorKind::Storage, what).because(error)
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the store was closed")
+}
+
+/// Runs `work`, which may meet a damaged file, and turns a panic of redb into [`ErrorKind::Corrupt`].
+fn contained<T>(what: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::corrupt(what)))
+}

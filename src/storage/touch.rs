@@ -1,0 +1,149 @@
+//! Touch blocks: when sessions were last seen, a few bytes each.
+//!
+//! It knows bytes only. Invariants: rows ascend strictly; a time that cannot be told exactly is told older, so a
+//! lost or rounded touch can only shorten a session's life.
+//!
+//! # A block (table `touches`)
+//!
+//! | Offset | Bytes | Field |
+//! |---|---|---|
+//! | 0 | 1 | version, 1 |
+//! | 1 | 1 | seconds in one step of age |
+//! | 2 | 4 | engine seconds that ages count back from |
+//! | 6 | 4 | number of entries |
+//! | 10 | .. | entries: row as LEB128 difference to the one before, then age in steps, 1 byte |
+//! | end | 16 | tag over the key and all bytes before |
+
+use super::record::Row;
+use crate::seal::Tagger;
+use crate::time::Tick;
+
+const VERSION: u8 = 1;
+const LABEL: &str = "touches";
+const TAG_BYTES: usize = 16;
+
+/// The key of a block: sessions of like idle timeouts share a bucket, so that a bucket's blocks can be dropped
+/// by range once its longest timeout has passed.
+pub(crate) fn key(idle: u32, flush: u64) -> u64 {
+    debug_assert!(flush < 1 << 56, "flush number {flush} reaches into the bucket");
+    u64::from(idle.max(1).ilog2()) << 56 | flush
+}
+
+/// The oldest last-seen time that a block counting back from `tick` can hold.
+pub(crate) const fn oldest(tick: Tick, step: u8) -> Tick {
+    Tick(tick.0.saturating_sub(255 * step as u32))
+}
+
+/// Lays a block out. `entries` ascend by row; each time is within `oldest(tick, step)..=tick`.
+pub(crate) fn encode(key: u64, tick: Tick, step: u8, entries: &[(Row, Tick)], tagger: &Tagger) -> Vec<u8> {
+    let step = step.max(1);
+    let mut out = Vec::with_capacity(10 + entries.len() * 3 + TAG_BYTES);
+    out.extend_from_slice(&[VERSION, step]);
+    out.extend_from_slice(&tick.0.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(entries.len()).unwrap_or(u32::MAX).to_le_bytes());
+    let mut before = 0;
+    for &(row, seen) in entries {
+        debug_assert!(row.0 > before, "row {} after {before}", row.0);
+        put_varint(&mut out, row.0 - before);
+        before = row.0;
+        out.push(u8::try_from(tick.since(seen).div_ceil(u32::from(step))).unwrap_or(u8::MAX));
+    }
+    let tag = tagger.tag16(LABEL, &[&key.to_le_bytes(), &out]);
+    out.extend_from_slice(&tag);
+    out
+}
+
+/// Reads a block; `None` unless its tag is right for this key and it is well formed to the last byte.
+pub(crate) fn decode(key: u64, bytes: &[u8], tagger: &Tagger) -> Option<Vec<(Row, Tick)>> {
+    let (block, tag) = bytes.split_last_chunk::<TAG_BYTES>()?;
+    if !tagger.verify(LABEL, &[&key.to_le_bytes(), block], tag) {
+        return None;
+    }
+    let (&[version, step], rest) = block.split_first_chunk::<2>()?;
+    let (tick, rest) = rest.split_first_chunk::<4>()?;
+    let (count, mut rest) = rest.split_first_chunk::<4>()?;
+    let (tick, count) = (u32::from_le_bytes(*tick), u32::from_le_bytes(*count) as usize);
+    // An entry takes two bytes at least, so a count that lies cannot make us reserve more than the block's size.
+    if version != VERSION || count > rest.len() / 2 {
+        return None;
+    }
+    let mut entries = Vec::with_capacity(count);
+    let mut row = 0_u64;
+    for _ in 0..count {
+        let (delta, after) = take_varint(rest)?;
+        let (&age, after) = after.split_first()?;
+        row = row.checked_add(delta)?;
+        entries.push((Row(row), Tick(tick.saturating_sub(u32::from(age) * u32::from(step)))));
+        rest = after;
+    }
+    rest.is_empty().then_some(entries)
+}
+
+/// Unsigned LEB128.
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.push(value.to_le_bytes()[0]);
+}
+
+fn take_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0_u64;
+    for (at, &byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7F).checked_shl(u32::try_from(at).ok()? * 7)?;
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(at + 1..)?));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::seal::Key;
+
+    fn tagger() -> Tagger {
+        Tagger::new(&Key::from_bytes([1; 32]))
+    }
+
+    #[test]
+    fn dense_rows_cost_two_bytes_each() {
+        let entries: Vec<_> = (1..=10_000).map(|row| (Row(row), Tick(5000))).collect();
+        let bytes = encode(key(1800, 1), Tick(5000), 1, &entries, &tagger());
+        assert!(bytes.len() <= 2 * 10_000 + 26, "{}", bytes.len());
+    }
+
+    #[test]
+    fn a_block_is_bound_to_its_key() {
+        let bytes = encode(7, Tick(9), 1, &[(Row(1), Tick(8))], &tagger());
+        assert!(decode(7, &bytes, &tagger()).is_some());
+        assert!(decode(8, &bytes, &tagger()).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn times_come_back_never_later_and_at_most_a_step_older(
+            rows in proptest::collection::btree_set(1_u64..1 << 48, 0..50), step in 1_u8..57, tick in 20_000_u32..u32::MAX, ages in proptest::collection::vec(0_u32..255, 50),
+        ) {
+            let entries: Vec<_> = rows.iter().zip(&ages).map(|(&row, age)| (Row(row), Tick(tick - age * u32::from(step) / 2))).collect();
+            let key = key(1800, 3);
+            let back = decode(key, &encode(key, Tick(tick), step, &entries, &tagger()), &tagger()).unwrap();
+            prop_assert_eq!(back.len(), entries.len());
+            for (&(row, seen), &(row_back, seen_back)) in entries.iter().zip(&back) {
+                prop_assert_eq!(row, row_back);
+                prop_assert!(seen_back <= seen && seen.since(seen_back) < u32::from(step));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>) {
+            let tag = tagger().tag16(LABEL, &[&1_u64.to_le_bytes(), &bytes]);
+            bytes.extend_from_slice(&tag);
+            let _ = decode(1, &bytes, &tagger());
+        }
+    }
+}
