@@ -18,7 +18,7 @@ use crate::time::{Clock, SystemClock};
 ///     .lifetime(Duration::from_secs(8 * 60 * 60))
 ///     .sessions_per_principal(5, dwell::AtLimit::EndOldest)
 ///     .in_memory()?;
-/// # dwell::Result::Ok(())
+/// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]

@@ -45,7 +45,7 @@ use crate::token::{SessionId, Token};
 /// assert_eq!(session.get(VISITS)?, None);
 /// let visits = session.update(VISITS, |n| { *n += 1; *n })?;
 /// assert_eq!(visits, 1);
-/// # dwell::Result::Ok(())
+/// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Session(Arc<Binding>);
@@ -70,11 +70,12 @@ impl Session {
     ///
     /// ```
     /// # use dwell::{Field, Options};
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// const NAME: Field<String> = Field::new("name");
     /// session.set(NAME, "ada")?;
     /// assert_eq!(session.get(NAME)?.as_deref(), Some("ada"));
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn get<T: DeserializeOwned>(&self, field: Field<T>) -> Result<Option<T>> {
         field.check()?;
@@ -92,11 +93,12 @@ impl Session {
     ///
     /// ```
     /// # use dwell::{Field, Options};
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// const NAME: Field<String> = Field::new("name");
     /// session.set(NAME, "ada")?;
     /// assert_eq!(session.with(NAME, |name| name.map(str::len))?, Some(3));
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn with<T: View, R>(&self, field: Field<T>, read: impl FnOnce(Option<T::Of<'_>>) -> R) -> Result<R> {
         field.check()?;
@@ -122,9 +124,10 @@ impl Session {
     ///
     /// ```
     /// # use dwell::{Field, Options};
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// session.set(Field::<Vec<u64>>::new("cart"), &vec![7, 9])?;
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn set<T, Q>(&self, field: Field<T>, value: &Q) -> Result<()>
     where
@@ -148,10 +151,11 @@ impl Session {
     ///
     /// ```
     /// # use dwell::{Field, Options};
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// const VISITS: Field<u32> = Field::new("visits");
     /// assert_eq!(session.update(VISITS, |n| { *n += 1; *n })?, 1);
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn update<T, R>(&self, field: Field<T>, mut change: impl FnMut(&mut T) -> R) -> Result<R>
     where
@@ -170,7 +174,8 @@ impl Session {
     ///
     /// ```
     /// # use dwell::{Field, Options};
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// const CREDIT: Field<u32> = Field::new("credit").strict();
     /// #[derive(Debug)]
     /// enum Refusal { TooLittle, Session(dwell::Error) }
@@ -183,7 +188,7 @@ impl Session {
     ///     Ok(left)
     /// });
     /// assert!(matches!(paid, Err(Refusal::TooLittle)));
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn try_update<T, R, E>(
         &self,
@@ -226,12 +231,13 @@ impl Session {
     ///
     /// ```
     /// # use dwell::{Field, Options};
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// const NOTICE: Field<String> = Field::new("notice").relaxed();
     /// session.set(NOTICE, "saved")?;
     /// assert_eq!(session.take(NOTICE)?.as_deref(), Some("saved"));
     /// assert_eq!(session.take(NOTICE)?, None);
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn take<T: Serialize + DeserializeOwned>(&self, field: Field<T>) -> Result<Option<T>> {
         self.try_update(field, |value| Ok(value.take()))
@@ -244,9 +250,10 @@ impl Session {
     ///
     /// ```
     /// # use dwell::{Field, Options};
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// assert!(!session.remove(Field::<u32>::new("visits"))?);
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn remove<T>(&self, field: Field<T>) -> Result<bool> {
         field.check()?;
@@ -278,7 +285,7 @@ impl Session {
     /// let token = session.sign_in("ada")?.blocking_wait()?;
     /// assert_eq!(session.principal()?.as_deref(), Some("ada"));
     /// assert!(sessions.load(&token)?.is_some());
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn sign_in(&self, who: impl Into<SignIn>) -> Result<Receipt<Token>> {
         let request = who.into().check()?;
@@ -300,7 +307,7 @@ impl Session {
     /// let second = session.rotate()?.blocking_wait()?;
     /// assert!(sessions.load(&first)?.is_none());
     /// assert!(sessions.load(&second)?.is_some());
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn rotate(&self) -> Result<Receipt<Token>> {
         self.0.engine().rotate(&self.0, Rotate::Plain)
@@ -314,11 +321,12 @@ impl Session {
     ///
     /// ```
     /// # use dwell::Options;
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// session.sign_in("ada")?.blocking_wait()?;
     /// session.reauthenticate(2)?.blocking_wait()?;
     /// assert!(session.auth_age()?.is_some_and(|age| age.as_secs() < 5));
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn reauthenticate(&self, method: u8) -> Result<Receipt<Token>> {
         if self.class()? != Class::Authenticated {
@@ -343,7 +351,7 @@ impl Session {
     /// let token = session.sign_in("ada")?.blocking_wait()?;
     /// session.destroy()?.blocking_wait()?;
     /// assert!(sessions.load(&token)?.is_none());
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn destroy(self) -> Result<Receipt> {
         match self.0.session() {
@@ -361,10 +369,11 @@ impl Session {
     ///
     /// ```
     /// # use dwell::{Field, Options};
-    /// # let session = Options::new().in_memory()?.start();
+    /// # let sessions = Options::new().in_memory()?;
+    /// # let session = sessions.start();
     /// session.set(Field::<u32>::new("visits"), &1)?;
     /// session.save()?.blocking_wait()?;
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn save(&self) -> Result<Receipt> {
         match self.0.session() {

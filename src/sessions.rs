@@ -37,7 +37,7 @@ use crate::token::{OsEntropy, SessionId, Token};
 /// let sessions = Sessions::open(&path)?;
 /// let session = sessions.load(&token)?.expect("it survived");
 /// assert_eq!(session.get(VISITS)?, Some(1));
-/// # dwell::Result::Ok(())
+/// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Sessions(Arc<Handle>);
@@ -89,7 +89,7 @@ impl Sessions {
     /// # let session = sessions.start();
     /// let token = session.sign_in("ada")?.blocking_wait()?;
     /// assert!(sessions.load_without_touch(&token)?.is_some());
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn load_without_touch(&self, token: &Token) -> Result<Option<Session>> {
         self.load_with(token, false)
@@ -114,7 +114,7 @@ impl Sessions {
     /// sessions.start().sign_in(SignIn::new("ada").device("Firefox on Linux"))?.blocking_wait()?;
     /// let devices = sessions.of("ada")?;
     /// assert_eq!(devices[0].device, "Firefox on Linux");
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn of(&self, principal: &str) -> Result<Vec<SessionInfo>> {
         check_principal(principal)?;
@@ -150,7 +150,7 @@ impl Sessions {
     /// let id = sessions.of("ada")?[0].id;
     /// sessions.revoke(id)?.expect("it is live").blocking_wait()?;
     /// assert!(sessions.revoke(id)?.is_none());
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn revoke(&self, id: SessionId) -> Result<Option<Receipt>> {
         self.0.engine.revoke(id)
@@ -168,7 +168,7 @@ impl Sessions {
     /// # let sessions = dwell::Options::new().in_memory()?;
     /// sessions.start().sign_in("ada")?.blocking_wait()?;
     /// assert_eq!(sessions.revoke_all("ada")?.blocking_wait()?, 1);
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn revoke_all(&self, principal: &str) -> Result<Receipt<usize>> {
         self.end_many(principal, Spare::Nobody)
@@ -186,7 +186,7 @@ impl Sessions {
     /// let here = sessions.start();
     /// here.sign_in("ada")?.blocking_wait()?;
     /// assert_eq!(sessions.revoke_others(&here)?.blocking_wait()?, 1);
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn revoke_others(&self, session: &Session) -> Result<Receipt<usize>> {
         let (cell, generation) = session.binding().require()?;
@@ -211,7 +211,7 @@ impl Sessions {
     /// sessions.disable("mallory")?.blocking_wait()?;
     /// let refused = sessions.start().sign_in("mallory").unwrap_err();
     /// assert_eq!(refused.kind(), dwell::ErrorKind::Refused);
-    /// # dwell::Result::Ok(())
+    /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn disable(&self, principal: &str) -> Result<Receipt<usize>> {
         self.end_many(principal, Spare::NobodyAndDisable)

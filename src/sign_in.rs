@@ -21,7 +21,7 @@ use crate::token::SessionId;
 /// let session = sessions.start();
 /// session.sign_in("ada")?.blocking_wait()?;
 /// session.sign_in(SignIn::new("ada").device("Firefox on Linux").address("192.0.2.7"))?.blocking_wait()?;
-/// # dwell::Result::Ok(())
+/// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]

@@ -15,7 +15,7 @@
 //! directory.restore_power(); // a power cut, right now
 //! let sessions = directory.open(&options)?;
 //! assert!(sessions.load(&token)?.is_some());
-//! # dwell::Result::Ok(())
+//! # Ok::<(), dwell::Error>(())
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};

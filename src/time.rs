@@ -170,7 +170,7 @@ fn system_boot_id() -> Option<[u8; 16]> {
 /// let token = session.token().expect("a first write makes a token");
 /// clock.advance(Duration::from_secs(25 * 60 * 60));
 /// assert!(sessions.load(&token)?.is_none());
-/// # dwell::Result::Ok(())
+/// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Hands>);

@@ -29,7 +29,7 @@ use crate::seal::Fingerprint;
 /// let text = session.token().expect("a first write makes a token").expose();
 /// assert!(sessions.load(&Token::parse(&text).expect("our own spelling"))?.is_some());
 /// assert!(Token::parse("sid_s1A_junk").is_none());
-/// # dwell::Result::Ok(())
+/// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Token {
@@ -126,7 +126,7 @@ fn encode_checksum<'a>(body: &str, out: &'a mut [u8; 6]) -> Option<&'a str> {
 /// session.set(dwell::Field::<u32>::new("visits"), &1)?;
 /// let id = session.id().expect("a first write makes a session");
 /// assert_eq!(dwell::SessionId::parse(&id.to_string()), Some(id));
-/// # dwell::Result::Ok(())
+/// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId {

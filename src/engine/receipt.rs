@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # let session = sessions.start();
 /// session.set(dwell::Field::<u32>::new("visits"), &1)?;
 /// session.save()?.blocking_wait()?;
-/// # dwell::Result::Ok(())
+/// # Ok::<(), dwell::Error>(())
 /// ```
 #[must_use = "the change is on its way, but only waiting tells whether it is durable"]
 pub struct Receipt<T = ()> {
