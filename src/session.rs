@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::values::{EngineRef, encode, entry, read, undecodable};
+use self::values::{encode, entry, read, undecodable};
 use crate::codec::{self, Codec};
 use crate::engine::fields;
 use crate::engine::{Binding, Cell, Engine, Receipt, Rotate};
@@ -79,8 +79,8 @@ impl Session {
     /// ```
     pub fn get<T: DeserializeOwned>(&self, field: Field<T>) -> Result<Option<T>> {
         field.check()?;
-        let Some((data, engine)) = self.data()? else { return Ok(None) };
-        read(&engine, field, fields::find(&data, field.name()))
+        let Some(data) = self.data()? else { return Ok(None) };
+        read(&self.0, field, fields::find(&data, field.name()))
     }
 
     /// Runs `read` on a field's value where it lies, without copying text or bytes out of it.
@@ -102,12 +102,12 @@ impl Session {
     /// ```
     pub fn with<T: View, R>(&self, field: Field<T>, read: impl FnOnce(Option<T::Of<'_>>) -> R) -> Result<R> {
         field.check()?;
-        let Some((data, engine)) = self.data()? else { return Ok(read(None)) };
+        let Some(data) = self.data()? else { return Ok(read(None)) };
         let Some(entry) = fields::find(&data, field.name()) else { return Ok(read(None)) };
         let own = entry.version == field.stored_version() && Codec::from_byte(entry.codec) == Some(field.codec());
         let value = if own { codec::decode::<T::Of<'_>>(field.codec(), entry.value).ok() } else { None };
         if value.is_none() {
-            undecodable(&engine, field, entry)?;
+            undecodable(&self.0, field, entry)?;
         }
         Ok(read(value))
     }
@@ -201,9 +201,9 @@ impl Session {
     {
         field.check()?;
         loop {
-            let (data, engine) = self.data_or_empty()?;
+            let data = self.data()?.unwrap_or_default();
             let before = fields::find(&data, field.name());
-            let mut value = read(&engine, field, before)?;
+            let mut value = read(&self.0, field, before)?;
             let answer = change(&mut value)?;
             let bytes = value.as_ref().map(|value| encode(field, value)).transpose()?;
             if bytes.is_none() && before.is_none() {
@@ -462,18 +462,14 @@ impl Session {
             .unwrap_or(Ok(fresh))
     }
 
-    /// The encoded fields and the engine, or `None` before the first write.
-    fn data(&self) -> Result<Option<(Arc<[u8]>, EngineRef)>> {
+    /// The encoded fields, or `None` before the first write.
+    fn data(&self) -> Result<Option<Arc<[u8]>>> {
         self.0
             .with(|cell, generation| {
                 cell.engine.check_open()?;
-                Ok(Some((cell.data(generation)?, EngineRef::Cell(Arc::clone(cell)))))
+                cell.data(generation).map(Some)
             })
             .unwrap_or(Ok(None))
-    }
-
-    fn data_or_empty(&self) -> Result<(Arc<[u8]>, EngineRef)> {
-        Ok(self.data()?.unwrap_or_else(|| (Arc::from([]), EngineRef::Engine(self.0.engine()))))
     }
 
     /// Applies an edit to the session, or to no data at all, which begins it. `false` if the edit declined.

@@ -18,43 +18,45 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{Key, Wrap};
 use crate::storage::record::{Header, Row};
 
-/// A session in use.
+/// A session in use. Laid out so that a load and a read of small data touch two cache lines of it.
+#[repr(C)]
 pub(crate) struct Cell {
-    pub(crate) row: Row,
     /// So that a handle to a session needs no counted reference to the engine of its own: counting on one shared
     /// word would make threads wait for each other on every load. Closing drops the cells, and so the circle.
     pub(crate) engine: Arc<Engine>,
+    pub(crate) row: Row,
     /// Set by every load, cleared by a sweep of the cache: what it finds clear has not been used since the last.
     used: AtomicBool,
     content: Mutex<Content>,
 }
 
-/// What a cell protects.
+/// What a cell protects; what every request reads comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Content {
     pub(crate) life: Life,
-    /// The encoded fields; replaced as a whole, so a reader's copy is a pointer.
-    pub(crate) data: Arc<[u8]>,
-    pub(crate) version: u64,
-    pub(crate) durable: u64,
-    /// The version that saving waits for: the last change of a field that is not relaxed.
-    pub(crate) wanted: u64,
     /// The cell is in the writer's queue.
     pub(crate) queued: bool,
-    /// Bytes that the queue's limit counts for this cell.
-    pub(crate) charged: usize,
     /// The header in memory is newer than the one on disk, or there is none yet.
     pub(crate) header_pending: bool,
     /// The session is kept off the disk.
     pub(crate) memory_only: bool,
+    /// The encoded fields; replaced as a whole, so a reader's copy is a pointer.
+    pub(crate) data: Arc<[u8]>,
+    pub(crate) header: Header,
+    pub(crate) version: u64,
+    pub(crate) durable: u64,
+    /// The version that saving waits for: the last change of a field that is not relaxed.
+    pub(crate) wanted: u64,
+    /// Bytes that the queue's limit counts for this cell.
+    pub(crate) charged: usize,
     /// A sign-in or rotation of this session is on its way to disk.
     pub(crate) group: Option<Arc<Group>>,
-    pub(crate) header: Header,
-    pub(crate) data_key: Key,
-    pub(crate) wrap: Wrap,
+    pub(crate) principal: Option<Arc<str>>,
     /// Device and address, sealed.
     pub(crate) facts: Box<[u8]>,
-    pub(crate) principal: Option<Arc<str>>,
+    pub(crate) data_key: Key,
+    pub(crate) wrap: Wrap,
 }
 
 /// Whether a session lives.

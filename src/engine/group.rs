@@ -10,15 +10,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
-
 use super::Engine;
 use super::binding::Binding;
 use super::cell::{Cell, Content, EndReason, Life};
 use super::fields;
+use super::health::closed;
 use super::principals::LockedShard;
-use super::queue::Failure;
-use super::receipt::{Promise, Receipt, promise};
+use super::queue::Queued;
+use super::receipt::{Receipt, promise};
 use super::slot::{ListId, NewSlot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{AtLimit, Limits};
@@ -36,7 +35,6 @@ pub(crate) struct Group {
     killed: AtomicBool,
     token: Token,
     binding: Arc<Binding>,
-    promise: Mutex<Option<Promise<Token>>>,
 }
 
 pub(crate) enum Kind {
@@ -106,12 +104,6 @@ impl Group {
             Kind::Rotation { cell, .. } => Some(cell),
         }
     }
-
-    fn answer(&self, result: Result<Token>) {
-        if let Some(promise) = self.promise.lock().take() {
-            promise.keep(result);
-        }
-    }
 }
 
 impl fmt::Debug for Group {
@@ -164,7 +156,6 @@ impl Engine {
             killed: AtomicBool::new(false),
             token,
             binding: Arc::clone(binding),
-            promise: Mutex::new(Some(promise)),
         });
         if let Some(before) = &mut old_content {
             before.group = Some(Arc::clone(&group));
@@ -173,7 +164,7 @@ impl Engine {
         locked.list_id();
         locked.add_group(Arc::clone(&group));
         drop(locked);
-        self.queue.push_group(group);
+        self.submit(Queued { group, promise });
         Ok(self.driven(receipt))
     }
 
@@ -184,12 +175,14 @@ impl Engine {
         self.queue.check_room(false, 0)?;
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let (promise, receipt) = promise();
-        let mut content = cell.lock();
-        content.check_write(generation)?;
-        if content.memory_only {
-            return Err(Error::new(ErrorKind::NotDurable, "the session is kept in memory only"));
-        }
-        let mut header = content.header;
+        let (mut header, data_key) = {
+            let content = cell.lock();
+            content.check_write(generation)?;
+            if content.memory_only {
+                return Err(Error::new(ErrorKind::NotDurable, "the session is kept in memory only"));
+            }
+            (content.header, content.data_key.clone())
+        };
         header.key_id = token.key_id();
         header.generation += 1;
         header.fingerprint = token.fingerprint();
@@ -198,19 +191,29 @@ impl Engine {
             header.authenticated = header.last_seen;
             header.method = method;
         }
-        let wrap = self.wrap(cell.row, &header, &token, &content.data_key)?;
+        let wrap = self.wrap(cell.row, &header, &token, &data_key)?;
         let group = Arc::new(Group {
             kind: Kind::Rotation { cell: Arc::clone(&cell), header, wrap },
             principal: header.principal,
             killed: AtomicBool::new(false),
             token,
             binding: Arc::clone(binding),
-            promise: Mutex::new(Some(promise)),
         });
-        content.group = Some(Arc::clone(&group));
-        drop(content);
-        self.queue.push_group(group);
+        {
+            let mut content = cell.lock();
+            content.check_write(generation)?;
+            content.group = Some(Arc::clone(&group));
+        }
+        self.submit(Queued { group, promise });
         Ok(self.driven(receipt))
+    }
+
+    /// Hands a group to the writer.
+    fn submit(&self, queued: Queued) {
+        if let Err(queued) = self.queue.push_group(queued) {
+            self.abandon(&queued.group);
+            queued.promise.keep(Err(closed()));
+        }
     }
 
     /// Compares a name with the one kept under its reference: two names of one reference must not share sessions.
@@ -309,8 +312,8 @@ impl Engine {
             .ok_or_else(|| Error::new(ErrorKind::Key, "the server key of the session is gone"))
     }
 
-    /// After the commit: the old session is dead, then the new one is live, then whoever waits is told.
-    pub(super) fn publish(self: &Arc<Self>, group: &Arc<Group>) {
+    /// After the commit: the old session is dead, then the new one is live. Returns what to tell whoever waits.
+    pub(super) fn publish(self: &Arc<Self>, group: &Arc<Group>) -> Result<Token> {
         let published = match &group.kind {
             Kind::SignIn { old, new, evicted, .. } => {
                 if let Some(old) = old {
@@ -329,14 +332,14 @@ impl Engine {
         match published {
             Some((cell, generation)) => {
                 group.binding.move_to(cell, generation, group.token.clone());
-                group.answer(Ok(group.token.clone()));
+                Ok(group.token.clone())
             }
             None => {
                 // Its row was written all the same.
                 if let Some(row) = group.new_row() {
                     self.queue.push_dead(row, self.clock.now_ms());
                 }
-                group.answer(Err(Error::gone()));
+                Err(Error::gone())
             }
         }
     }
@@ -386,7 +389,7 @@ impl Engine {
     }
 
     /// A group that was killed before it was written: what it held goes on, if it still lives.
-    pub(super) fn abandon(&self, group: &Arc<Group>, error: Error) {
+    pub(super) fn abandon(&self, group: &Arc<Group>) {
         if group.new_row().is_some() {
             let mut locked = self.principals.lock(group.principal);
             locked.remove_group(group);
@@ -399,16 +402,15 @@ impl Engine {
                 content.group = None;
             }
         }
-        group.answer(Err(error));
     }
 
     /// A group whose commit failed: whether it is on disk is unknown, so nothing of it may go on.
-    pub(super) fn fail_group(&self, group: &Arc<Group>, failure: &Failure) {
+    pub(super) fn fail_group(&self, group: &Arc<Group>) {
         if let Some(cell) = group.held() {
             let fingerprint = cell.lock().header.fingerprint;
             self.end(fingerprint, cell.row, EndReason::Fault);
         }
-        self.abandon(group, failure.error());
+        self.abandon(group);
     }
 
     /// Puts a session into the index.

@@ -13,11 +13,11 @@
 //! 3. the list of a principal, or of anonymous sessions: never two
 //! 4. a shard of the index: never two
 //! 5. a cell
-//! 6. leaves: queue, cutoffs, unwritten rows, unarmed slots, health
+//! 6. leaves: queue, answers, cutoffs, unwritten rows, unarmed slots, health
 //!
 //! The writer takes a binding only when it holds nothing but its own turn; whoever holds a binding takes nothing but a
 //! cell and leaves. The disk is read and written, and channels are waited for, only under the locks of group 2. Code
-//! of the application (closures, serde) runs under none.
+//! of the application (closures, serde, wakers) runs under none.
 //!
 //! # Invariants
 //!
@@ -85,6 +85,7 @@ pub(crate) struct Engine {
     entropy: Arc<dyn Entropy>,
     cutoffs: end::Cutoffs,
     queue: queue::Queue,
+    answers: queue::Answers,
     next_row: AtomicU64,
     live: AtomicU32,
     /// Rows that are not on disk yet, so that their handles resolve.
@@ -164,6 +165,7 @@ impl Engine {
             principals: principals::Principals::new(),
             cutoffs: end::Cutoffs::default(),
             queue: queue::Queue::new(),
+            answers: queue::Answers::default(),
             next_row: AtomicU64::new(opened.state.next_row),
             live: AtomicU32::new(0),
             unwritten: Mutex::new(HashMap::new()),

@@ -16,8 +16,10 @@ use parking_lot::Mutex;
 
 use super::cell::Cell;
 use super::group::Group;
+use super::receipt::Promise;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::record::{PrincipalRef, Row};
+use crate::token::Token;
 
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -32,7 +34,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 pub(crate) struct Pending {
     pub(crate) cells: Vec<Arc<Cell>>,
-    pub(crate) groups: Vec<Arc<Group>>,
+    pub(crate) groups: Vec<Queued>,
     /// Rows to delete before the next acknowledgement.
     pub(crate) dead: Vec<Row>,
     /// Rows to delete when there is time: expired ones, and those that a cutoff has made dead already.
@@ -45,6 +47,15 @@ pub(crate) struct Pending {
     pub(crate) urgent: bool,
     /// When the first change came in that nobody waits for, in engine milliseconds.
     pub(crate) behind_since_ms: Option<u64>,
+    /// Nothing is taken in any more, because nobody will write it.
+    shut: bool,
+}
+
+/// A group, and whom to tell. The promise travels with it, so that it is dropped, and so told, wherever it gets lost.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) group: Arc<Group>,
+    pub(crate) promise: Promise<Token>,
 }
 
 /// A dead row to be swept, and the cutoff that stays until it is.
@@ -56,6 +67,40 @@ pub(crate) struct Swept {
 
 /// Told once how the batch went.
 pub(crate) type Waiter = Box<dyn FnOnce(Result<(), &Failure>) + Send>;
+
+/// Something to tell somebody who waits. Telling runs wakers, which are not ours, so it is done when the writer's turn
+/// is over and no lock is held.
+pub(crate) enum Answer {
+    Waiter(Waiter, Result<(), Failure>),
+    Group(Promise<Token>, Result<Token>),
+}
+
+/// Answers that have not been given yet, in order.
+#[derive(Default)]
+pub(crate) struct Answers(Mutex<Vec<Answer>>);
+
+impl Answers {
+    pub(crate) fn push(&self, answer: Answer) {
+        self.0.lock().push(answer);
+    }
+
+    /// Gives all answers, one by one.
+    pub(crate) fn deliver(&self) {
+        let answers = std::mem::take(&mut *self.0.lock());
+        for answer in answers {
+            match answer {
+                Answer::Waiter(waiter, result) => waiter(result.as_ref().copied()),
+                Answer::Group(promise, result) => promise.keep(result),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("waiting", &self.0.lock().len()).finish()
+    }
+}
 
 /// Why a batch failed, for everybody who waits for it.
 #[derive(Clone, Debug)]
@@ -148,13 +193,15 @@ impl Queue {
         self.push_behind(now_ms, |pending| pending.cutoffs.push(principal));
     }
 
-    pub(crate) fn push_group(&self, group: Arc<Group>) {
-        self.push_urgent(|pending| pending.groups.push(group));
+    /// Queues a group, or gives it back if nobody will write it.
+    pub(crate) fn push_group(&self, group: Queued) -> Result<(), Queued> {
+        self.push_urgent(group, |pending| &mut pending.groups)
     }
 
-    /// Asks to be told when everything pushed so far is durable.
+    /// Asks to be told when everything pushed so far is durable. If nobody will write it, the waiter is dropped, and
+    /// the promise in it with it.
     pub(crate) fn push_waiter(&self, waiter: Waiter) {
-        self.push_urgent(|pending| pending.waiters.push(waiter));
+        drop(self.push_urgent(waiter, |pending| &mut pending.waiters));
     }
 
     fn push_behind(&self, now_ms: u64, push: impl FnOnce(&mut Pending)) {
@@ -171,13 +218,22 @@ impl Queue {
         }
     }
 
-    fn push_urgent(&self, push: impl FnOnce(&mut Pending)) {
+    fn push_urgent<T>(&self, item: T, list: impl FnOnce(&mut Pending) -> &mut Vec<T>) -> Result<(), T> {
         {
             let mut pending = self.pending.lock();
-            push(&mut pending);
+            if pending.shut {
+                return Err(item);
+            }
+            list(&mut pending).push(item);
             pending.urgent = true;
         }
         self.bell.ring();
+        Ok(())
+    }
+
+    /// Takes whatever is left and lets nothing in any more.
+    pub(crate) fn shut(&self) -> Pending {
+        std::mem::replace(&mut *self.pending.lock(), Pending { shut: true, ..Pending::default() })
     }
 
     /// Takes everything if it is time to: somebody waits, or changes are older than a second, or `force`.
@@ -186,9 +242,21 @@ impl Queue {
         let mut pending = self.pending.lock();
         let due_ms = pending.behind_since_ms.map(|since| since + WRITE_BEHIND_MS);
         if pending.urgent || force || due_ms.is_some_and(|due| due <= now_ms) {
-            return Ok(std::mem::take(&mut *pending));
+            let shut = pending.shut;
+            return Ok(std::mem::replace(&mut *pending, Pending { shut, ..Pending::default() }));
         }
         Err(due_ms)
+    }
+}
+
+impl Pending {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+            && self.groups.is_empty()
+            && self.dead.is_empty()
+            && self.cutoffs.is_empty()
+            && self.emptied.is_empty()
+            && self.waiters.is_empty()
     }
 }
 

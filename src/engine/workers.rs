@@ -23,8 +23,8 @@ impl Engine {
             let body = move || {
                 if catch_unwind(AssertUnwindSafe(|| run(&engine))).is_err() {
                     engine.health.poison(std::thread::current().name().unwrap_or("worker"));
-                    // Whoever waits is told by the promises being dropped.
-                    drop(engine.queue.take(0, true));
+                    engine.refuse(engine.queue.shut());
+                    engine.deliver();
                 }
             };
             std::thread::Builder::new()
@@ -39,7 +39,7 @@ impl Engine {
 
     fn run_writer(self: &Arc<Self>) {
         while self.check_open().is_ok() {
-            let wake_ms = self.writer.lock().step(self, false);
+            let wake_ms = self.write_turn(false);
             let now_ms = self.clock.now_ms();
             let nap = wake_ms.map(|wake| Duration::from_millis(wake.saturating_sub(now_ms)).min(NAP_MAX));
             if nap != Some(Duration::ZERO) {
@@ -68,8 +68,7 @@ impl Engine {
     /// Does all work that is due, for an engine without threads.
     pub(crate) fn run_pending(self: &Arc<Self>) {
         self.reap();
-        let mut writer = self.writer.lock();
-        while writer.step(self, false).is_some_and(|wake_ms| wake_ms <= self.clock.now_ms()) {}
+        while self.write_turn(false).is_some_and(|wake_ms| wake_ms <= self.clock.now_ms()) {}
     }
 
     /// Where no threads run, waiting for a receipt does the writer's work.
@@ -79,7 +78,7 @@ impl Engine {
         }
         let engine = Arc::clone(self);
         receipt.driven_by(move || {
-            engine.writer.lock().step(&engine, false);
+            engine.write_turn(false);
         })
     }
 
@@ -96,6 +95,7 @@ impl Engine {
         let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         debug_assert_eq!(panicked, 0, "workers contain their panics");
         let closed = self.writer.lock().close(self);
+        self.deliver();
         self.index.drop_cells();
         match trouble.or(durable) {
             Some(error) => Err(error),

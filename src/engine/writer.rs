@@ -10,7 +10,8 @@ use std::sync::Arc;
 use super::Engine;
 use super::cell::{Cell, Life};
 use super::group::{Group, Kind};
-use super::queue::{Failure, Pending, Swept};
+use super::health::closed;
+use super::queue::{Answer, Failure, Pending, Queued, Swept, WRITE_BEHIND_MS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::record::{Body, Header, PrincipalRef};
 use crate::storage::{self, Batch, Put};
@@ -25,18 +26,16 @@ pub(crate) struct Machine {
 
 /// After this long without a write, the file is left so that the next start need not walk it.
 const SETTLE_AFTER_MS: u64 = 2000;
-/// Dead rows deleted in one batch when there is time: about a megabyte of pages at worst, so that a write which comes
-/// in meanwhile does not wait long.
-const SWEEP_MAX: usize = 16_384;
-/// Dead rows that may ride in a batch somebody waits for.
-const SWEEP_URGENT_MAX: usize = 16;
+/// Runs of neighbouring dead rows deleted in one batch. A run costs a few pages however long it is, so that is about a
+/// megabyte, and a write that comes in meanwhile does not wait long.
+const SWEEP_RUNS_MAX: usize = 128;
 
 /// A batch, and what is to be done once it is durable.
 #[derive(Debug, Default)]
 struct Built {
     batch: Batch,
     saved: Vec<(Arc<Cell>, u64)>,
-    groups: Vec<Arc<Group>>,
+    groups: Vec<Queued>,
     swept: Vec<Swept>,
 }
 
@@ -74,31 +73,31 @@ impl Machine {
 
     fn write(&mut self, engine: &Arc<Engine>, mut pending: Pending) {
         let waiters = std::mem::take(&mut pending.waiters);
-        match self.write_batch(engine, pending) {
-            Ok(()) => waiters.into_iter().for_each(|waiter| waiter(Ok(()))),
-            Err(failure) => waiters.into_iter().for_each(|waiter| waiter(Err(&failure))),
+        let result = self.write_batch(engine, pending);
+        for waiter in waiters {
+            engine.answers.push(Answer::Waiter(waiter, result.clone()));
         }
     }
 
     fn write_batch(&mut self, engine: &Arc<Engine>, pending: Pending) -> Result<(), Failure> {
-        let groups = pending.groups.clone();
-        let built = engine.build(pending).and_then(|built| {
+        let mut built = Built::default();
+        let applied = engine.build(pending, &mut built).and_then(|()| {
             engine.health.check_writable()?;
             if !built.batch.is_empty() {
-                self.storage.as_mut().ok_or_else(super::health::closed)?.apply(&built.batch)?;
+                self.storage.as_mut().ok_or_else(closed)?.apply(&built.batch)?;
                 self.unsettled_since_ms = Some(engine.clock.now_ms());
                 engine.counters.commits.add(1);
             }
-            Ok(built)
+            Ok(())
         });
-        match built {
-            Ok(built) => {
+        match applied {
+            Ok(()) => {
                 engine.settle_built(built);
                 Ok(())
             }
             Err(error) => {
                 let failure = engine.health.degrade(&error);
-                groups.iter().for_each(|group| engine.fail_group(group, &failure));
+                engine.fail_built(built, &failure);
                 Err(failure)
             }
         }
@@ -106,9 +105,11 @@ impl Machine {
 
     /// Writes everything that is left and closes the file.
     pub(crate) fn close(&mut self, engine: &Arc<Engine>) -> Result<()> {
-        self.write(engine, engine.queue.take(0, true).unwrap_or_default());
-        // Publishing may have queued a little more.
-        self.write(engine, engine.queue.take(0, true).unwrap_or_default());
+        // Taking effect may queue a little more, so until nothing is left.
+        while let Some(pending) = engine.queue.take(0, true).ok().filter(|pending| !pending.is_empty()) {
+            self.write(engine, pending);
+        }
+        engine.refuse(engine.queue.shut());
         let Some(mut storage) = self.storage.take() else { return Ok(()) };
         let last = Batch { touches: engine.touch_blocks(), replace_touches: true, ..engine.empty_batch() };
         let touched = if engine.health.check_writable().is_ok() { storage.apply(&last) } else { Ok(()) };
@@ -127,25 +128,29 @@ impl Engine {
     }
 
     /// Reads the state of everything that was queued.
-    fn build(&self, mut pending: Pending) -> Result<Built> {
-        let mut built = Built::default();
+    fn build(&self, mut pending: Pending, built: &mut Built) -> Result<()> {
+        // First, so that every group is answered for, whatever fails below.
+        built.groups = std::mem::take(&mut pending.groups);
         for cell in std::mem::take(&mut pending.cells) {
             if let Some((put, version)) = self.snapshot(&cell)? {
                 built.batch.puts.push(put);
                 built.saved.push((cell, version));
             }
         }
-        for group in std::mem::take(&mut pending.groups) {
-            if group.is_killed() {
-                self.abandon(&group, Error::gone());
-            } else {
-                self.build_group(&group, &mut built)?;
-                built.groups.push(group);
-            }
+        let (killed, live): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut built.groups).into_iter().partition(|queued| queued.group.is_killed());
+        built.groups = live;
+        for Queued { group, promise } in killed {
+            self.abandon(&group);
+            self.answers.push(Answer::Group(promise, Err(Error::gone())));
+        }
+        let groups: Vec<_> = built.groups.iter().map(|queued| Arc::clone(&queued.group)).collect();
+        for group in &groups {
+            self.build_group(group, built)?;
         }
         built.batch.ends_sessions |= !pending.dead.is_empty() || !pending.cutoffs.is_empty();
         built.batch.deletes.append(&mut pending.dead);
-        self.build_sweep(&mut pending, &mut built);
+        self.build_sweep(&mut pending, built);
         pending.cutoffs.sort_unstable();
         pending.cutoffs.dedup();
         built.batch.cutoffs =
@@ -159,7 +164,7 @@ impl Engine {
         let stamp = self.empty_batch();
         built.batch.next_row = stamp.next_row;
         built.batch.clock = stamp.clock;
-        Ok(built)
+        Ok(())
     }
 
     fn snapshot(&self, cell: &Cell) -> Result<Option<(Put, u64)>> {
@@ -221,18 +226,60 @@ impl Engine {
         Put { row: put.row, header: Some(*header), body }
     }
 
-    /// Takes as many dead rows along as there is time for, and puts the rest back.
+    /// Takes dead rows along if there is time or they have waited long enough, as many as are cheap to delete
+    /// together, and puts the rest back.
     fn build_sweep(&self, pending: &mut Pending, built: &mut Built) {
         let mut swept = std::mem::take(&mut pending.swept);
-        let max = if pending.urgent { SWEEP_URGENT_MAX } else { SWEEP_MAX };
-        if swept.len() > max {
-            // In row order, so that neighbours go in one range.
-            swept.sort_unstable_by_key(|swept| swept.row);
-            let rest = swept.split_off(max);
-            self.queue.push_swept(rest, self.clock.now_ms());
+        if swept.is_empty() {
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        let since_ms = pending.behind_since_ms.unwrap_or(now_ms);
+        if pending.urgent && now_ms.saturating_sub(since_ms) < WRITE_BEHIND_MS {
+            self.queue.push_swept(swept, since_ms);
+            return;
+        }
+        swept.sort_unstable_by_key(|swept| swept.row);
+        let runs = swept.chunk_by(|a, b| a.row.0 + 1 >= b.row.0).map(<[Swept]>::len);
+        let fits: usize = runs.take(SWEEP_RUNS_MAX).sum();
+        if fits < swept.len() {
+            self.queue.push_swept(swept.split_off(fits), now_ms);
         }
         built.batch.deletes.extend(swept.iter().map(|swept| swept.row));
         built.swept = swept;
+    }
+
+    /// The batch failed. Where its outcome is unknown, nothing of a group may go on; else all is as before it.
+    fn fail_built(&self, built: Built, failure: &Failure) {
+        for Queued { group, promise } in built.groups {
+            if failure.kind == ErrorKind::Unknown {
+                self.fail_group(&group);
+            } else {
+                self.abandon(&group);
+            }
+            self.answers.push(Answer::Group(promise, Err(failure.error())));
+        }
+    }
+
+    /// Tells everybody whose change came too late to be written.
+    pub(super) fn refuse(&self, pending: Pending) {
+        for Queued { group, promise } in pending.groups {
+            self.abandon(&group);
+            self.answers.push(Answer::Group(promise, Err(closed())));
+        }
+        // The rest is told by its promise being dropped.
+    }
+
+    /// Gives the answers of the last turn. No lock may be held.
+    pub(super) fn deliver(&self) {
+        self.answers.deliver();
+    }
+
+    /// One turn of the writer, and its answers.
+    pub(super) fn write_turn(self: &Arc<Self>, force: bool) -> Option<u64> {
+        let wake_ms = self.writer.lock().step(self, force);
+        self.deliver();
+        wake_ms
     }
 
     /// The batch is durable: cells are clean as of the versions in it, groups take effect.
@@ -248,7 +295,10 @@ impl Engine {
             content.durable = content.durable.max(version);
             content.header_pending = false;
         }
-        built.groups.iter().for_each(|group| self.publish(group));
+        for Queued { group, promise } in built.groups {
+            let result = self.publish(&group);
+            self.answers.push(Answer::Group(promise, result));
+        }
         let now_ms = self.clock.now_ms();
         for principal in built.swept.iter().filter_map(|swept| swept.cutoff) {
             if self.cutoffs.settle_outstanding(principal) {

@@ -4,34 +4,18 @@
 //! is counted by its name and version, never shown.
 
 use std::borrow::Borrow;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Codec};
+use crate::engine::Binding;
 use crate::engine::fields::{self, Entry};
-use crate::engine::{Cell, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::field::{Field, Old};
 
-/// Keeps the engine reachable without counting another reference to it.
-pub(super) enum EngineRef {
-    Cell(Arc<Cell>),
-    Engine(Arc<Engine>),
-}
-
-impl EngineRef {
-    fn engine(&self) -> &Engine {
-        match self {
-            Self::Cell(cell) => &cell.engine,
-            Self::Engine(engine) => engine,
-        }
-    }
-}
-
 pub(super) fn read<T: DeserializeOwned>(
-    engine: &EngineRef,
+    session: &Binding,
     field: Field<T>,
     entry: Option<Entry<'_>>,
 ) -> Result<Option<T>> {
@@ -45,14 +29,14 @@ pub(super) fn read<T: DeserializeOwned>(
         }
     });
     if value.is_none() {
-        undecodable(engine, field, entry)?;
+        undecodable(session, field, entry)?;
     }
     Ok(value)
 }
 
 /// Counts a value that does not decode, and makes it an error where the field wants that.
-pub(super) fn undecodable<T>(engine: &EngineRef, field: Field<T>, entry: Entry<'_>) -> Result<()> {
-    engine.engine().counters.note_undecodable(field.name(), entry.version);
+pub(super) fn undecodable<T>(session: &Binding, field: Field<T>, entry: Entry<'_>) -> Result<()> {
+    session.engine().counters.note_undecodable(field.name(), entry.version);
     if field.is_strict() {
         let message = format!(
             "the stored value of field `{}` (version {}) does not decode as version {}",

@@ -68,19 +68,19 @@ const REMEMBERED: u8 = 0x80;
 /// Everything fixed about a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) generation: u32,
+    pub(crate) step: u32,
     pub(crate) key_id: u8,
     pub(crate) class: ClassByte,
     pub(crate) remembered: bool,
     pub(crate) method: u8,
-    pub(crate) generation: u32,
-    pub(crate) step: u32,
     pub(crate) created: Tick,
     pub(crate) authenticated: Tick,
     pub(crate) absolute: Tick,
     pub(crate) idle: u32,
     pub(crate) last_seen: Tick,
     pub(crate) created_wall: Timestamp,
-    pub(crate) fingerprint: Fingerprint,
     pub(crate) successor: Fingerprint,
     pub(crate) overlap: Tick,
     pub(crate) principal: PrincipalRef,
