@@ -300,6 +300,7 @@ fn set_links(index: &Index, at: SlotId, previous: Option<SlotId>, next: Option<S
     });
 }
 
+/// Middle bits: the table in the shard places entries by the low ones and tells them apart by the high ones.
 const fn shard_of(principal: PrincipalRef) -> u32 {
-    (principal.0 >> 58) as u32 & 0x3F
+    (principal.0 >> 32) as u32 & 0x3F
 }

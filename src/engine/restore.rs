@@ -48,11 +48,6 @@ impl Engine {
             self.cutoffs.restore(principal, cutoff);
             self.next_row.fetch_max(cutoff.below.0, Ordering::SeqCst);
         }
-        for principal in self.reader.principals()? {
-            let mut locked = self.principals.lock(principal);
-            locked.list_id();
-            locked.claim_name();
-        }
         let touches = self.reader.touches()?;
         let end = self.reader.last_row()?.map_or(0, |row| row.0.saturating_add(1));
         let middle = if end > PARALLEL_MIN { self.next_row.load(Ordering::SeqCst).min(end) / 2 } else { 0 };
@@ -160,8 +155,11 @@ impl Engine {
         drop(locked);
         let now_ms = self.clock.now_ms();
         for principal in self.reader.principals()? {
-            if self.principals.lock(principal).count() == 0 {
+            let mut locked = self.principals.lock(principal);
+            if locked.count() == 0 {
                 self.queue.push_emptied(principal, now_ms);
+            } else {
+                locked.claim_name();
             }
         }
         for &(principal, _) in cutoffs.iter().filter(|(principal, _)| self.cutoffs.is_idle(*principal)) {
