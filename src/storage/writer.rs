@@ -140,8 +140,9 @@ fn put_rows(transaction: &redb::WriteTransaction, puts: &[Put], keys: &Keys) -> 
         return Ok(());
     }
     // Ascending keys fill the B-tree's pages; the queue's order means nothing.
+    // The later of two puts of one row counts, so equal rows must keep their order.
     let mut ascending: Vec<&Put> = puts.iter().collect();
-    ascending.sort_unstable_by_key(|put| put.row);
+    ascending.sort_by_key(|put| put.row);
     let mut sessions = transaction.open_table(SESSIONS)?;
     let mut bodies = transaction.open_table(BODIES)?;
     for put in ascending {
