@@ -38,7 +38,7 @@ pub(crate) struct Group {
 }
 
 pub(crate) enum Kind {
-    SignIn { old: Option<Arc<Cell>>, new: Arc<Cell>, evicted: Vec<(Row, Fingerprint)>, sealed_name: Vec<u8> },
+    SignIn { old: Option<Arc<Cell>>, new: Arc<Cell>, evicted: Vec<Row>, sealed_name: Vec<u8> },
     Rotation { cell: Arc<Cell>, header: Header, wrap: Wrap },
 }
 
@@ -91,7 +91,7 @@ impl Group {
     fn claims(&self, row: Row) -> bool {
         match &self.kind {
             Kind::SignIn { old, evicted, .. } => {
-                old.as_ref().is_some_and(|old| old.row == row) || evicted.iter().any(|&(other, _)| other == row)
+                old.as_ref().is_some_and(|old| old.row == row) || evicted.contains(&row)
             }
             Kind::Rotation { .. } => false,
         }
@@ -242,7 +242,7 @@ impl Engine {
     }
 
     /// The principal's oldest sessions that have to end so that one more fits.
-    fn choose_evicted(&self, locked: &LockedShard<'_>, replaced: Option<Row>) -> Result<Vec<(Row, Fingerprint)>> {
+    fn choose_evicted(&self, locked: &LockedShard<'_>, replaced: Option<Row>) -> Result<Vec<Row>> {
         let max = self.settings.per_principal_max as usize;
         let coming = locked.groups().iter().filter(|group| group.new_row().is_some()).count() + 1;
         if locked.count() as usize + coming <= max {
@@ -266,8 +266,7 @@ impl Engine {
         }
         rows.sort_unstable_by_key(|&(row, _)| row);
         rows.truncate(excess);
-        let fingerprint = |(row, slot)| self.index.slot(slot, |slot| (row, Fingerprint(slot.fingerprint)));
-        Ok(rows.into_iter().filter_map(fingerprint).collect())
+        Ok(rows.into_iter().map(|(row, _)| row).collect())
     }
 
     fn signed_in_content(
@@ -320,8 +319,10 @@ impl Engine {
                     let fingerprint = old.lock().header.fingerprint;
                     self.end(fingerprint, old.row, EndReason::Replaced);
                 }
-                for &(row, fingerprint) in evicted {
-                    if self.end(fingerprint, row, EndReason::Limit) {
+                for &row in evicted {
+                    // Asked for by row, because a rotation may have given it another token since the decision.
+                    let fingerprint = self.listed_fingerprint(group.principal, row);
+                    if fingerprint.is_some_and(|fingerprint| self.end(fingerprint, row, EndReason::Limit)) {
                         self.counters.evicted.add(1);
                     }
                 }
@@ -342,6 +343,13 @@ impl Engine {
                 Err(Error::gone())
             }
         }
+    }
+
+    /// The fingerprint that a principal's session has now. Only the writer, whose turn this is, changes it.
+    fn listed_fingerprint(&self, principal: PrincipalRef, row: Row) -> Option<Fingerprint> {
+        let locked = self.principals.lock(principal);
+        let (_, slot) = locked.rows(&self.index).into_iter().find(|&(other, _)| other == row)?;
+        self.index.slot(slot, |slot| Fingerprint(slot.fingerprint))
     }
 
     fn publish_sign_in(&self, group: &Arc<Group>, new: &Arc<Cell>) -> Option<(Arc<Cell>, u32)> {

@@ -201,7 +201,7 @@ impl Engine {
                     built.saved.push((Arc::clone(new), version));
                 }
                 built.batch.deletes.extend(old.iter().map(|old| old.row));
-                built.batch.deletes.extend(evicted.iter().map(|&(row, _)| row));
+                built.batch.deletes.extend(evicted.iter().copied());
                 built.batch.ends_sessions |= old.is_some() || !evicted.is_empty();
                 if self.principals.lock(group.principal()).claim_name() {
                     built.batch.principals.push((group.principal(), Some(sealed_name.clone())));
