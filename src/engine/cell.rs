@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -25,6 +25,9 @@ pub(crate) struct Cell {
     /// word would make threads wait for each other on every load. Closing drops the cells, and so the circle.
     pub(crate) engine: Arc<Engine>,
     pub(crate) row: Row,
+    /// What the content's header says, readable without the cell's lock. It changes only while the session is out of
+    /// the index, so whoever finds the cell there by a token reads the generation that goes with that token.
+    generation: AtomicU32,
     /// Set by every load, cleared by a sweep of the cache: what it finds clear has not been used since the last.
     used: AtomicBool,
     content: Mutex<Content>,
@@ -81,7 +84,27 @@ pub(crate) enum EndReason {
 
 impl Cell {
     pub(crate) fn new(engine: &Arc<Engine>, row: Row, content: Content) -> Self {
-        Self { row, engine: Arc::clone(engine), used: AtomicBool::new(true), content: Mutex::new(content) }
+        Self {
+            engine: Arc::clone(engine),
+            row,
+            generation: AtomicU32::new(content.header.generation),
+            used: AtomicBool::new(true),
+            content: Mutex::new(content),
+        }
+    }
+
+    /// The generation of whoever finds the cell in the index.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Puts a rotation into effect. The session is out of the index.
+    pub(crate) fn rotate(&self, header: &Header, wrap: &Wrap) {
+        let mut content = self.content.lock();
+        content.header = *header;
+        content.wrap = *wrap;
+        content.group = None;
+        self.generation.store(header.generation, Ordering::Release);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Content> {

@@ -384,12 +384,7 @@ impl Engine {
         let removed = self.index.remove(before, cell.row, |slot| slot.list() == list)?;
         locked.unlink(&self.index, &removed);
         self.forget_filed();
-        {
-            let mut content = cell.lock();
-            content.header = *header;
-            content.wrap = *wrap;
-            content.group = None;
-        }
+        cell.rotate(header, wrap);
         let slot = self.file(cell.row, header, list, Some(Arc::clone(cell)));
         locked.link(&self.index, slot);
         self.arm(slot);

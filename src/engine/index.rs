@@ -48,7 +48,8 @@ struct Shard {
 pub(crate) enum Probe {
     /// No live session has this fingerprint.
     Absent,
-    Hot(Arc<Cell>),
+    /// Its cell, and the generation that goes with the token.
+    Hot(Arc<Cell>, u32),
     /// The session lives, but its data has to be read from disk.
     Cold(Row),
 }
@@ -96,7 +97,7 @@ impl Index {
         match shard.cell(place) {
             Some(cell) => {
                 cell.mark_used();
-                Probe::Hot(Arc::clone(cell))
+                Probe::Hot(Arc::clone(cell), cell.generation())
             }
             None => Probe::Cold(slot.row()),
         }
@@ -147,15 +148,16 @@ impl Index {
     }
 
     /// Makes a cell that was read from disk the session's cell, unless the session ended or another thread was
-    /// first. Returns the cell that counts.
-    pub(crate) fn publish(&self, fingerprint: Fingerprint, cell: Arc<Cell>) -> Option<Arc<Cell>> {
+    /// first. Returns the cell that counts, and its generation.
+    pub(crate) fn publish(&self, fingerprint: Fingerprint, cell: Arc<Cell>) -> Option<(Arc<Cell>, u32)> {
         let mut shard = self.shard(shard_of(fingerprint)).write();
         let place = shard.place(fingerprint, cell.row)?;
         if let Some(first) = shard.cell(place) {
-            return Some(Arc::clone(first));
+            return Some((Arc::clone(first), first.generation()));
         }
         shard.insert_cell(place, Arc::clone(&cell), self.cell_bytes_max);
-        Some(cell)
+        let generation = cell.generation();
+        Some((cell, generation))
     }
 
     /// Runs `read` on the slot of a session, if it is in the index.
@@ -171,10 +173,10 @@ impl Index {
         shard.slots.get(place).map(|slot| read(SlotId(place << 8 | number), slot))
     }
 
-    /// The cell of a session, if it is in use.
-    pub(crate) fn cell(&self, fingerprint: Fingerprint, row: Row) -> Option<Arc<Cell>> {
+    /// The cell of a session and its generation, if it is in use.
+    pub(crate) fn cell(&self, fingerprint: Fingerprint, row: Row) -> Option<(Arc<Cell>, u32)> {
         let shard = self.shard(shard_of(fingerprint)).read();
-        shard.cell(shard.place(fingerprint, row)?).map(Arc::clone)
+        shard.cell(shard.place(fingerprint, row)?).map(|cell| (Arc::clone(cell), cell.generation()))
     }
 
     /// Runs `read` on a slot by number. The caller knows, by a list's lock, that it holds what it thinks.

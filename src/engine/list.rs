@@ -39,7 +39,7 @@ impl Engine {
             });
             let Some((fingerprint, last_seen)) = known.flatten() else { continue };
             let found = match self.index.cell(fingerprint, row) {
-                Some(cell) => {
+                Some((cell, _)) => {
                     let content = cell.lock();
                     Some((content.header, content.facts.to_vec()))
                 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::Engine;
-use super::cell::{Cell, Content, Life};
+use super::cell::{Cell, Content};
 use super::fields;
 use super::index::Probe;
 use crate::error::{Error, Result};
@@ -22,27 +22,18 @@ impl Engine {
     pub(crate) fn load(self: &Arc<Self>, token: &Token, touch: bool) -> Result<Option<(Arc<Cell>, u32)>> {
         self.check_open()?;
         let fingerprint = token.fingerprint();
-        let cell = match self.index.probe(fingerprint, self.clock.now(), touch) {
-            Probe::Absent => return Ok(None),
-            Probe::Hot(cell) => cell,
-            Probe::Cold(row) => match self.load_cold(token, row)? {
-                Some(cell) => cell,
-                None => return Ok(None),
-            },
-        };
-        let content = cell.lock();
-        // A rotation may have moved the session on since the probe.
-        let current = content.life == Life::Live && content.header.fingerprint == fingerprint;
-        let generation = content.header.generation;
-        drop(content);
-        Ok(current.then_some((cell, generation)))
+        match self.index.probe(fingerprint, self.clock.now(), touch) {
+            Probe::Absent => Ok(None),
+            Probe::Hot(cell, generation) => Ok(Some((cell, generation))),
+            Probe::Cold(row) => self.load_cold(token, row),
+        }
     }
 
-    fn load_cold(self: &Arc<Self>, token: &Token, row: Row) -> Result<Option<Arc<Cell>>> {
+    fn load_cold(self: &Arc<Self>, token: &Token, row: Row) -> Result<Option<(Arc<Cell>, u32)>> {
         let fingerprint = token.fingerprint();
         let _turn = self.cold_turn(row).lock();
-        if let Some(cell) = self.index.cell(fingerprint, row) {
-            return Ok(Some(cell));
+        if let Some(found) = self.index.cell(fingerprint, row) {
+            return Ok(Some(found));
         }
         let still_live = || self.index.find(fingerprint, row, |_, _| ()).is_some();
         let Some((header, body)) = self.reader.session(row)? else {
