@@ -98,7 +98,7 @@ impl Group {
     }
 
     /// The existing session that waits for the group.
-    fn held(&self) -> Option<&Arc<Cell>> {
+    pub(super) fn held(&self) -> Option<&Arc<Cell>> {
         match &self.kind {
             Kind::SignIn { old, .. } => old.as_ref(),
             Kind::Rotation { cell, .. } => Some(cell),

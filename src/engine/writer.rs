@@ -5,15 +5,16 @@
 //! told before the batch is durable and its groups have taken effect; after a failed batch nothing durable is ever
 //! acknowledged again. A panic here poisons the engine, and whoever waits is told that the outcome is unknown.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Engine;
-use super::cell::{Cell, Life};
+use super::cell::{Cell, Content, Life};
 use super::group::{Group, Kind};
 use super::health::closed;
 use super::queue::{Answer, Failure, Pending, Queued, Swept, WRITE_BEHIND_MS};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::record::{Body, Header, PrincipalRef};
+use crate::storage::record::{Body, Header, PrincipalRef, Row};
 use crate::storage::{self, Batch, Put};
 
 /// The writer's state; its owner, a thread or whoever drives the engine by hand, holds it alone.
@@ -129,16 +130,7 @@ impl Engine {
 
     /// Reads the state of everything that was queued.
     fn build(&self, mut pending: Pending, built: &mut Built) -> Result<()> {
-        // First, so that every group is answered for, whatever fails below.
-        built.groups = std::mem::take(&mut pending.groups);
-        for cell in std::mem::take(&mut pending.cells) {
-            if let Some((put, version)) = self.snapshot(&cell)? {
-                built.batch.puts.push(put);
-                built.saved.push((cell, version));
-            }
-        }
-        let (killed, live): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut built.groups).into_iter().partition(|queued| queued.group.is_killed());
+        let (killed, live): (Vec<_>, Vec<_>) = pending.groups.drain(..).partition(|queued| queued.group.is_killed());
         built.groups = live;
         for Queued { group, promise } in killed {
             self.abandon(&group);
@@ -147,6 +139,16 @@ impl Engine {
         let groups: Vec<_> = built.groups.iter().map(|queued| Arc::clone(&queued.group)).collect();
         for group in &groups {
             self.build_group(group, built)?;
+        }
+        // What a group holds it has written or ended above; a put from the queue would come on top of that.
+        let held: HashSet<Row> = groups.iter().filter_map(|group| Some(group.held()?.row)).collect();
+        for cell in pending.cells.drain(..) {
+            if held.contains(&cell.row) {
+                self.dequeue(&mut cell.lock());
+            } else if let Some((put, version)) = self.snapshot(&cell)? {
+                built.batch.puts.push(put);
+                built.saved.push((cell, version));
+            }
         }
         built.batch.ends_sessions |= !pending.dead.is_empty() || !pending.cutoffs.is_empty();
         built.batch.deletes.append(&mut pending.dead);
@@ -170,9 +172,7 @@ impl Engine {
     fn snapshot(&self, cell: &Cell) -> Result<Option<(Put, u64)>> {
         let (header, header_pending, data, data_key, wrap, facts, version) = {
             let mut content = cell.lock();
-            content.queued = false;
-            self.queue.discharge(content.header.principal == PrincipalRef::NONE, content.charged);
-            content.charged = 0;
+            self.dequeue(&mut content);
             if content.life != Life::Live || content.memory_only {
                 return Ok(None);
             }
@@ -193,6 +193,13 @@ impl Engine {
         Ok(Some((Put { row: cell.row, header: header_pending.then_some(header), body: Some(body) }, version)))
     }
 
+    /// Takes a cell off the queue's books.
+    fn dequeue(&self, content: &mut Content) {
+        content.queued = false;
+        self.queue.discharge(content.header.principal == PrincipalRef::NONE, content.charged);
+        content.charged = 0;
+    }
+
     fn build_group(&self, group: &Arc<Group>, built: &mut Built) -> Result<()> {
         match &group.kind {
             Kind::SignIn { old, new, evicted, sealed_name } => {
@@ -200,17 +207,19 @@ impl Engine {
                     built.batch.puts.push(put);
                     built.saved.push((Arc::clone(new), version));
                 }
-                built.batch.deletes.extend(old.iter().map(|old| old.row));
+                // This turn is the writer's, so a row that was not written before is not on its way either.
+                let written = |old: &&Arc<Cell>| !self.unwritten.lock().contains_key(&old.row);
+                let ended = built.batch.deletes.len();
+                built.batch.deletes.extend(old.iter().filter(written).map(|old| old.row));
                 built.batch.deletes.extend(evicted.iter().copied());
-                built.batch.ends_sessions |= old.is_some() || !evicted.is_empty();
+                built.batch.ends_sessions |= built.batch.deletes.len() > ended;
                 if self.principals.lock(group.principal()).claim_name() {
                     built.batch.principals.push((group.principal(), Some(sealed_name.clone())));
                 }
             }
             Kind::Rotation { cell, header, wrap } => {
                 if let Some((put, version)) = self.snapshot(cell)? {
-                    // The latest data, under the new header and the new wrap. It comes after a put of the same row
-                    // from the queue, so it is the one that counts.
+                    // The latest data, under the new header and the new wrap.
                     built.batch.puts.push(self.rotated(put, header, wrap));
                     built.saved.push((Arc::clone(cell), version));
                 }
