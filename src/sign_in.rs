@@ -139,9 +139,12 @@ pub(crate) fn check_principal(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Device and address, the device's length in front.
+/// Device and address, the device's length in front; nothing if there is neither.
 fn encode_facts(device: &str, address: &str) -> Vec<u8> {
     let (device, address) = (cut(device), cut(address));
+    if device.is_empty() && address.is_empty() {
+        return Vec::new();
+    }
     let mut facts = Vec::with_capacity(1 + device.len() + address.len());
     facts.push(u8::try_from(device.len()).unwrap_or(0));
     facts.extend_from_slice(device.as_bytes());

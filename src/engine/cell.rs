@@ -56,7 +56,7 @@ pub(crate) struct Content {
     /// A sign-in or rotation of this session is on its way to disk.
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) principal: Option<Arc<str>>,
-    /// Device and address, sealed.
+    /// Device and address, sealed; empty if there are none.
     pub(crate) facts: Box<[u8]>,
     pub(crate) data_key: Key,
     pub(crate) wrap: Wrap,

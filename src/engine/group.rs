@@ -38,7 +38,7 @@ pub(crate) struct Group {
 }
 
 pub(crate) enum Kind {
-    SignIn { old: Option<Arc<Cell>>, new: Arc<Cell>, evicted: Vec<Row>, sealed_name: Vec<u8> },
+    SignIn { old: Option<Arc<Cell>>, new: Arc<Cell>, evicted: Vec<Row>, sealed_name: Option<Vec<u8>> },
     Rotation { cell: Arc<Cell>, header: Header, wrap: Wrap },
 }
 
@@ -138,7 +138,12 @@ impl Engine {
         // Under the lock, so that a cutoff set after it kills this row and one set before does not.
         let row = self.next_row();
         let mut content = self.signed_in_content(row, principal, request, &token, data_key)?;
-        let sealed_name = self.keys.seal_name(principal, &request.name, self.entropy.as_ref())?;
+        // A name that is on disk stays there while the group is in the list.
+        let sealed_name = if locked.is_named() {
+            None
+        } else {
+            Some(self.keys.seal_name(principal, &request.name, self.entropy.as_ref())?)
+        };
         let (promise, receipt) = promise();
         let mut old_content = old.as_ref().map(|(cell, _)| cell.lock());
         if let (Some(before), Some((_, generation))) = (&old_content, &old) {

@@ -213,8 +213,10 @@ impl Engine {
                 built.batch.deletes.extend(old.iter().filter(written).map(|old| old.row));
                 built.batch.deletes.extend(evicted.iter().copied());
                 built.batch.ends_sessions |= built.batch.deletes.len() > ended;
-                if self.principals.lock(group.principal()).claim_name() {
-                    built.batch.principals.push((group.principal(), Some(sealed_name.clone())));
+                if let Some(name) = sealed_name
+                    && self.principals.lock(group.principal()).claim_name()
+                {
+                    built.batch.principals.push((group.principal(), Some(name.clone())));
                 }
             }
             Kind::Rotation { cell, header, wrap } => {

@@ -198,11 +198,18 @@ impl Keys {
         String::from_utf8(seal::open(&self.names, &self.bound("name", principal.0), sealed)?).ok()
     }
 
+    /// Seals facts; none at all stay none.
     pub(crate) fn seal_facts(&self, row: Row, facts: &[u8], entropy: &dyn Entropy) -> Result<Vec<u8>> {
+        if facts.is_empty() {
+            return Ok(Vec::new());
+        }
         seal::seal(&self.facts, &self.bound("facts", row.0), facts, entropy)
     }
 
     pub(crate) fn open_facts(&self, row: Row, sealed: &[u8]) -> Option<Vec<u8>> {
+        if sealed.is_empty() {
+            return Some(Vec::new());
+        }
         seal::open(&self.facts, &self.bound("facts", row.0), sealed)
     }
 
