@@ -188,10 +188,15 @@ impl Engine {
             }
             (content.header, content.data_key.clone())
         };
+        // A rotation counts as use, of a session that may be used: one whose time ran out is not revived by it.
+        let now = self.clock.now();
+        if !self.index.touch(header.fingerprint, cell.row, now) {
+            return Err(Error::gone());
+        }
         header.key_id = token.key_id();
         header.generation += 1;
         header.fingerprint = token.fingerprint();
-        header.last_seen = self.clock.now();
+        header.last_seen = now;
         if let Rotate::Reauthenticated { method } = how {
             header.authenticated = header.last_seen;
             header.method = method;
@@ -386,11 +391,17 @@ impl Engine {
         if group.is_killed() {
             return None;
         }
-        let removed = self.index.remove(before, cell.row, |slot| slot.list() == list)?;
+        let mut last_seen = header.last_seen;
+        let removed = self.index.remove(before, cell.row, |slot| {
+            last_seen = last_seen.max(slot.last_seen());
+            slot.list() == list
+        })?;
         locked.unlink(&self.index, &removed);
         self.forget_filed();
         cell.rotate(header, wrap);
-        let slot = self.file(cell.row, header, list, Some(Arc::clone(cell)));
+        // It may have been used by the old token since the decision.
+        let filed = Header { last_seen, ..*header };
+        let slot = self.file(cell.row, &filed, list, Some(Arc::clone(cell)));
         locked.link(&self.index, slot);
         self.arm(slot);
         Some((Arc::clone(cell), header.generation))

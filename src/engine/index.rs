@@ -103,6 +103,18 @@ impl Index {
         }
     }
 
+    /// Marks a session as seen now, unless its time has run out. `true` if it lives.
+    pub(crate) fn touch(&self, fingerprint: Fingerprint, row: Row, now: Tick) -> bool {
+        let touched = self.find(fingerprint, row, |_, slot| {
+            let live = now < slot.deadline(&self.profiles);
+            if live {
+                slot.touch(now);
+            }
+            live
+        });
+        touched == Some(true)
+    }
+
     /// Files a session, with its cell if it is in use.
     pub(crate) fn insert(&self, session: &NewSlot, cell: Option<Arc<Cell>>) -> SlotId {
         let number = shard_of(session.fingerprint);
