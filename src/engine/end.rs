@@ -229,8 +229,8 @@ impl Engine {
         if changed {
             self.queue.push_cutoff(principal, now_ms);
         }
-        let count = rows.len();
-        if count > 0 {
+        let count = rows.iter().filter(|&&(_, slot)| self.is_live(slot)).count();
+        if !rows.is_empty() {
             let list = locked.list_id();
             self.end_listed(&mut locked.into_list(), list, &rows, use_cutoff.then_some(principal));
         }

@@ -18,7 +18,7 @@ use super::health::closed;
 use super::principals::LockedShard;
 use super::queue::Queued;
 use super::receipt::{Receipt, promise};
-use super::slot::{ListId, NewSlot};
+use super::slot::{ListId, NewSlot, SlotId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{AtLimit, Limits};
 use crate::seal::{Fingerprint, Key, Wrap};
@@ -260,7 +260,7 @@ impl Engine {
         }
         let claimed = |row: Row| replaced == Some(row) || locked.groups().iter().any(|group| group.claims(row));
         let mut rows = locked.rows(&self.index);
-        rows.retain(|&(row, _)| !claimed(row));
+        rows.retain(|&(row, slot)| !claimed(row) && self.is_live(slot));
         let excess = (rows.len() + coming).saturating_sub(max);
         if excess == 0 {
             return Ok(Vec::new());
@@ -277,6 +277,12 @@ impl Engine {
         rows.sort_unstable_by_key(|&(row, _)| row);
         rows.truncate(excess);
         Ok(rows.into_iter().map(|(row, _)| row).collect())
+    }
+
+    /// Whether the time of a listed session has not run out, which the reaper may be late to notice.
+    pub(super) fn is_live(&self, slot: SlotId) -> bool {
+        let (now, profiles) = (self.clock.now(), self.index.profiles());
+        self.index.slot(slot, |slot| now < slot.deadline(profiles)).unwrap_or_default()
     }
 
     fn signed_in_content(
