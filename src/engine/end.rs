@@ -16,7 +16,7 @@ use super::principals::Locked;
 use super::queue::Swept;
 use super::receipt::Receipt;
 use super::slot::{ListId, Slot, SlotId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::seal::Fingerprint;
 use crate::storage::record::{Cutoff, PrincipalRef, Row};
 use crate::token::SessionId;
@@ -172,8 +172,9 @@ impl Engine {
         };
         match self.end_if(fingerprint, cell.row, EndReason::SignedOut, |_| true) {
             Some(ended) => Ok(self.delete(cell.row, ended)),
-            // Somebody else was first: wait until that is durable too.
-            None => Ok(self.when_durable(())),
+            // Somebody else was first. If that was a rotation, the session lives on under a token that is not this
+            // handle's to end.
+            None => Err(Error::gone()),
         }
     }
 
