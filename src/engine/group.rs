@@ -332,8 +332,11 @@ impl Engine {
         let published = match &group.kind {
             Kind::SignIn { old, new, evicted, .. } => {
                 if let Some(old) = old {
-                    let fingerprint = old.lock().header.fingerprint;
-                    self.end(fingerprint, old.row, EndReason::Replaced);
+                    let header = old.lock().header;
+                    if !self.end(header.fingerprint, old.row, EndReason::Replaced) {
+                        // Whoever ended it kills this group before letting go of the list.
+                        self.principals.pass_through(header.principal);
+                    }
                 }
                 for &row in evicted {
                     // Asked for by row, because a rotation may have given it another token since the decision.

@@ -80,6 +80,15 @@ impl Principals {
         LockedShard { shard: self.shard(shard_of(principal)).lock(), principal }
     }
 
+    /// Waits until whoever holds a principal's list, or that of anonymous sessions, has let go of it.
+    pub(crate) fn pass_through(&self, principal: PrincipalRef) {
+        if principal == PrincipalRef::NONE {
+            drop(self.lock_anonymous());
+        } else {
+            drop(self.lock(principal));
+        }
+    }
+
     /// Locks the list that a slot is in.
     pub(crate) fn lock_list(&self, list: ListId) -> Locked<'_> {
         if list == ListId::ANONYMOUS {
