@@ -479,6 +479,7 @@ impl Session {
                 return cell.engine.change(&cell, generation, relaxed, edit);
             }
             let Some(data) = edit(&[])? else { return Ok(false) };
+            self.0.check_unclaimed()?;
             let (cell, token) = self.0.engine().begin(data)?;
             if self.0.begin(Arc::clone(&cell), 0, token) {
                 return Ok(true);

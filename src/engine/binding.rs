@@ -4,13 +4,13 @@
 //! held, except by its owner reading a cell; the writer moves a binding on when a sign-in or rotation has become
 //! durable, so a handle that signed in goes on as the new session.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::Engine;
 use super::cell::Cell;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::token::Token;
 
 /// What a handle works on.
@@ -19,8 +19,8 @@ pub(crate) struct Binding(Mutex<Bound>);
 
 #[derive(Debug)]
 pub(crate) enum Bound {
-    /// No session yet: the first write makes one.
-    Fresh(Arc<Engine>),
+    /// No session yet: the first write makes one, unless a sign-in holds the claim to.
+    Fresh { engine: Arc<Engine>, claim: Weak<()> },
     Session {
         cell: Arc<Cell>,
         generation: u32,
@@ -31,7 +31,7 @@ pub(crate) enum Bound {
 
 impl Binding {
     pub(crate) fn fresh(engine: &Arc<Engine>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Bound::Fresh(Arc::clone(engine)))))
+        Arc::new(Self(Mutex::new(Bound::Fresh { engine: Arc::clone(engine), claim: Weak::new() })))
     }
 
     pub(crate) fn loaded(cell: Arc<Cell>, generation: u32) -> Arc<Self> {
@@ -44,10 +44,34 @@ impl Binding {
         drop(before);
     }
 
-    /// Like [`move_to`](Self::move_to), unless another clone of the handle was first.
+    /// The session that a sign-in starts from. Without one, nothing else begins one while the claim is held.
+    ///
+    /// # Errors
+    /// `Busy` if another sign-in holds it.
+    pub(crate) fn claim(&self) -> Result<(Option<(Arc<Cell>, u32)>, Claim)> {
+        let held = Arc::new(());
+        match &mut *self.0.lock() {
+            Bound::Session { cell, generation, .. } => Ok((Some((Arc::clone(cell), *generation)), Claim(held))),
+            Bound::Fresh { claim, .. } if claim.strong_count() > 0 => Err(busy()),
+            Bound::Fresh { claim, .. } => {
+                *claim = Arc::downgrade(&held);
+                Ok((None, Claim(held)))
+            }
+        }
+    }
+
+    /// Whether a first write may begin a session.
+    pub(crate) fn check_unclaimed(&self) -> Result<()> {
+        match &*self.0.lock() {
+            Bound::Fresh { claim, .. } if claim.strong_count() > 0 => Err(busy()),
+            Bound::Fresh { .. } | Bound::Session { .. } => Ok(()),
+        }
+    }
+
+    /// Like [`move_to`](Self::move_to), unless another clone of the handle was first or is signing in.
     pub(crate) fn begin(&self, cell: Arc<Cell>, generation: u32, token: Token) -> bool {
         let mut bound = self.0.lock();
-        let fresh = matches!(*bound, Bound::Fresh(_));
+        let fresh = matches!(&*bound, Bound::Fresh { claim, .. } if claim.strong_count() == 0);
         if fresh {
             *bound = Bound::Session { cell, generation, token: Some(token) };
         }
@@ -58,7 +82,7 @@ impl Binding {
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Arc<Cell>, u32) -> T) -> std::result::Result<T, Arc<Engine>> {
         match &*self.0.lock() {
             Bound::Session { cell, generation, .. } => Ok(work(cell, *generation)),
-            Bound::Fresh(engine) => Err(Arc::clone(engine)),
+            Bound::Fresh { engine, .. } => Err(Arc::clone(engine)),
         }
     }
 
@@ -70,14 +94,14 @@ impl Binding {
     pub(crate) fn engine(&self) -> Arc<Engine> {
         match &*self.0.lock() {
             Bound::Session { cell, .. } => Arc::clone(&cell.engine),
-            Bound::Fresh(engine) => Arc::clone(engine),
+            Bound::Fresh { engine, .. } => Arc::clone(engine),
         }
     }
 
     pub(crate) fn token(&self) -> Option<Token> {
         match &*self.0.lock() {
             Bound::Session { token, .. } => token.clone(),
-            Bound::Fresh(_) => None,
+            Bound::Fresh { .. } => None,
         }
     }
 
@@ -85,4 +109,12 @@ impl Binding {
     pub(crate) fn require(&self) -> Result<(Arc<Cell>, u32)> {
         self.session().ok_or_else(Error::gone)
     }
+}
+
+/// Held by a sign-in until it is decided.
+#[derive(Debug)]
+pub(crate) struct Claim(#[expect(dead_code, reason = "what counts is that it is held")] Arc<()>);
+
+fn busy() -> Error {
+    Error::new(ErrorKind::Busy, "the session is being signed in; wait for that receipt first")
 }

@@ -162,6 +162,12 @@ impl Engine {
         Some(Ended { memory_only })
     }
 
+    /// Whether the time of a listed session has not run out, which the reaper may be late to notice.
+    pub(super) fn is_live(&self, slot: SlotId) -> bool {
+        let (now, profiles) = (self.clock.now(), self.index.profiles());
+        self.index.slot(slot, |slot| now < slot.deadline(profiles)).unwrap_or_default()
+    }
+
     /// Signs a session out, for the handle of its current generation.
     pub(crate) fn destroy(self: &Arc<Self>, cell: &Arc<Cell>, generation: u32) -> Result<Receipt> {
         self.check_open()?;

@@ -10,15 +10,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use super::Engine;
-use super::binding::Binding;
+use super::binding::{Binding, Claim};
 use super::cell::{Cell, Content, EndReason, Life};
 use super::fields;
 use super::health::closed;
 use super::principals::LockedShard;
 use super::queue::Queued;
 use super::receipt::{Receipt, promise};
-use super::slot::{ListId, NewSlot, SlotId};
+use super::slot::{ListId, NewSlot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{AtLimit, Limits};
 use crate::seal::{Fingerprint, Key, Wrap};
@@ -35,6 +37,8 @@ pub(crate) struct Group {
     killed: AtomicBool,
     token: Token,
     binding: Arc<Binding>,
+    /// Of a handle that has no session yet; let go of before anybody is told.
+    claim: Mutex<Option<Claim>>,
 }
 
 pub(crate) enum Kind {
@@ -123,7 +127,7 @@ impl Engine {
         self.check_name(principal, &request.name)?;
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let data_key = Key::random(self.entropy.as_ref())?;
-        let old = binding.session();
+        let (old, claim) = binding.claim()?;
         let mut locked = self.principals.lock(principal);
         if self.cutoffs.is_disabled(principal) {
             return Err(Error::new(ErrorKind::Refused, "the principal is disabled"));
@@ -161,6 +165,7 @@ impl Engine {
             killed: AtomicBool::new(false),
             token,
             binding: Arc::clone(binding),
+            claim: Mutex::new(Some(claim)),
         });
         if let Some(before) = &mut old_content {
             before.group = Some(Arc::clone(&group));
@@ -208,6 +213,7 @@ impl Engine {
             killed: AtomicBool::new(false),
             token,
             binding: Arc::clone(binding),
+            claim: Mutex::new(None),
         });
         {
             let mut content = cell.lock();
@@ -279,12 +285,6 @@ impl Engine {
         Ok(rows.into_iter().map(|(row, _)| row).collect())
     }
 
-    /// Whether the time of a listed session has not run out, which the reaper may be late to notice.
-    pub(super) fn is_live(&self, slot: SlotId) -> bool {
-        let (now, profiles) = (self.clock.now(), self.index.profiles());
-        self.index.slot(slot, |slot| now < slot.deadline(profiles)).unwrap_or_default()
-    }
-
     fn signed_in_content(
         &self,
         row: Row,
@@ -349,7 +349,7 @@ impl Engine {
             }
             Kind::Rotation { cell, header, wrap } => self.publish_rotation(group, cell, header, wrap),
         };
-        match published {
+        let answer = match published {
             Some((cell, generation)) => {
                 group.binding.move_to(cell, generation, group.token.clone());
                 Ok(group.token.clone())
@@ -361,7 +361,9 @@ impl Engine {
                 }
                 Err(Error::gone())
             }
-        }
+        };
+        drop(group.claim.lock().take());
+        answer
     }
 
     /// The fingerprint that a principal's session has now. Only the writer, whose turn this is, changes it.
@@ -430,6 +432,7 @@ impl Engine {
                 content.group = None;
             }
         }
+        drop(group.claim.lock().take());
     }
 
     /// A group whose commit failed: whether it is on disk is unknown, so nothing of it may go on.
