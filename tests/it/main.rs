@@ -1,4 +1,6 @@
 //! The integration tests, in one binary.
 
 mod api;
+mod model;
+mod rng;
 mod tidy;

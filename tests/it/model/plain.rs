@@ -1,0 +1,563 @@
+//! What a store of sessions does, said with plain maps: no disk, no locks, no index.
+//!
+//! Sessions are numbered in the order they were begun, which is the order of their rows. What was decided but takes
+//! effect only at the next flush stands in `groups`; what a power cut may leave stands in each session's `disk`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dwell::ErrorKind;
+
+pub(crate) type Fields = BTreeMap<&'static str, u64>;
+pub(crate) type Answer<T> = Result<T, ErrorKind>;
+
+/// The limits of one run, in seconds and sessions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) idle: u64,
+    pub(crate) lifetime: u64,
+    pub(crate) anonymous_lifetime: u64,
+    pub(crate) anonymous_max: usize,
+    pub(crate) per_principal: usize,
+    pub(crate) refuse: bool,
+    pub(crate) anonymous_in_memory: bool,
+}
+
+/// The name of the field that passes from an anonymous session to the signed-in one.
+pub(crate) const KEPT: &str = "kept";
+
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) who: Option<usize>,
+    pub(crate) fields: Fields,
+    pub(crate) generation: u32,
+    pub(crate) absolute: u64,
+    pub(crate) idle: u64,
+    pub(crate) seen: u64,
+    /// In memory: not ended, not collected, not waiting for its sign-in.
+    pub(crate) filed: bool,
+    pub(crate) memory_only: bool,
+    /// Its place among anonymous sessions; a rotation moves it to the end.
+    filed_at: u64,
+    /// Lost before anything of it was on disk, so its row and handle may come to name another session.
+    pub(crate) nameless: bool,
+    pending: Option<usize>,
+    /// What may be on disk if the power fails now.
+    pub(crate) disk: Vec<Option<Kept>>,
+}
+
+/// What is on disk of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) generation: u32,
+    pub(crate) fields: Fields,
+    pub(crate) seen: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    kind: Kind,
+    killed: bool,
+    binding: usize,
+    outcome: Option<Answer<(usize, u32)>>,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    SignIn { who: usize, old: Option<usize>, new: usize, evicted: Vec<usize> },
+    Rotation { session: Option<usize>, at: u64 },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound {
+    Fresh { signing_in: Option<usize> },
+    At { session: usize, generation: u32 },
+}
+
+#[derive(Debug)]
+pub(crate) struct Plain {
+    pub(crate) rules: Rules,
+    pub(crate) now: u64,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) disabled: BTreeSet<usize>,
+    pub(crate) bindings: Vec<Bound>,
+    groups: Vec<Group>,
+    pending: Vec<usize>,
+    filings: u64,
+    /// Somebody waits, so the next flush writes everything there is.
+    urgent: bool,
+    pub(crate) flushes: u64,
+    collected_at: u64,
+    /// Who may sign in was changed since the last flush.
+    pub(crate) flags_changed: bool,
+    /// Rows of sign-ins that failed after they were written, by principal: a power cut may leave them.
+    pub(crate) ghosts: BTreeMap<usize, usize>,
+}
+
+impl Session {
+    pub(crate) fn deadline(&self) -> u64 {
+        self.absolute.min(self.seen + self.idle)
+    }
+
+    fn note(&mut self, exists: bool) {
+        if self.memory_only {
+            return;
+        }
+        // Of a session in use only the header's time is on disk; the latest one written counts.
+        let seen = self.disk.iter().flatten().last().map(|kept| kept.seen);
+        let kept = exists.then(|| Kept {
+            generation: self.generation,
+            fields: self.fields.clone(),
+            seen: seen.unwrap_or(self.seen),
+        });
+        self.disk.push(kept);
+    }
+}
+
+impl Plain {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            now: 1,
+            sessions: Vec::new(),
+            disabled: BTreeSet::new(),
+            bindings: Vec::new(),
+            groups: Vec::new(),
+            pending: Vec::new(),
+            filings: 0,
+            urgent: false,
+            flushes: 0,
+            collected_at: 1,
+            flags_changed: false,
+            ghosts: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn bind(&mut self, bound: Bound) -> usize {
+        self.bindings.push(bound);
+        self.bindings.len() - 1
+    }
+
+    pub(crate) fn is_live(&self, session: usize) -> bool {
+        self.sessions[session].filed && self.now < self.sessions[session].deadline()
+    }
+
+    /// The live sessions of a principal, oldest first.
+    pub(crate) fn of(&self, who: usize) -> Vec<usize> {
+        (0..self.sessions.len()).filter(|&at| self.sessions[at].who == Some(who) && self.is_live(at)).collect()
+    }
+
+    pub(crate) fn filed(&self) -> usize {
+        self.sessions.iter().filter(|session| session.filed).count()
+    }
+
+    pub(crate) fn anonymous(&self) -> usize {
+        self.sessions.iter().filter(|session| session.filed && session.who.is_none()).count()
+    }
+
+    /// Loading by the token of a session's generation.
+    pub(crate) fn load(&mut self, session: usize, generation: u32, touch: bool) -> Option<usize> {
+        if !self.is_live(session) || self.sessions[session].generation != generation {
+            return None;
+        }
+        if touch {
+            self.sessions[session].seen = self.now;
+        }
+        Some(self.bind(Bound::At { session, generation }))
+    }
+
+    /// The session a handle may read: `None` before its first write.
+    pub(crate) fn read(&self, binding: usize) -> Answer<Option<usize>> {
+        match self.bindings[binding] {
+            Bound::Fresh { .. } => Ok(None),
+            Bound::At { session, generation } => {
+                let found = &self.sessions[session];
+                if found.filed && found.generation == generation { Ok(Some(session)) } else { Err(ErrorKind::Gone) }
+            }
+        }
+    }
+
+    fn writable(&self, binding: usize) -> Answer<Option<usize>> {
+        if let Bound::Fresh { signing_in: Some(_) } = self.bindings[binding] {
+            return Err(ErrorKind::Busy);
+        }
+        let session = self.read(binding)?;
+        match session {
+            Some(session) if self.sessions[session].pending.is_some() => Err(ErrorKind::Busy),
+            _ => Ok(session),
+        }
+    }
+
+    /// Changes a field; `None` removes it. The first write begins the session.
+    pub(crate) fn write(
+        &mut self,
+        binding: usize,
+        field: &'static str,
+        change: impl FnOnce(Option<u64>) -> Option<u64>,
+    ) -> Answer<usize> {
+        let session = match self.writable(binding)? {
+            Some(session) => session,
+            None => {
+                let session = self.begin();
+                self.bindings[binding] = Bound::At { session, generation: 0 };
+                session
+            }
+        };
+        let fields = &mut self.sessions[session].fields;
+        match change(fields.get(field).copied()) {
+            Some(value) => fields.insert(field, value),
+            None => fields.remove(field),
+        };
+        self.sessions[session].note(true);
+        Ok(session)
+    }
+
+    fn begin(&mut self) -> usize {
+        while self.anonymous() >= self.rules.anonymous_max {
+            self.evict_oldest_anonymous();
+        }
+        let (lifetime, memory_only) = (self.rules.anonymous_lifetime, self.rules.anonymous_in_memory);
+        self.create(None, lifetime, lifetime, memory_only)
+    }
+
+    fn evict_oldest_anonymous(&mut self) {
+        let anonymous =
+            (0..self.sessions.len()).filter(|&at| self.sessions[at].filed && self.sessions[at].who.is_none());
+        let oldest = anonymous.min_by_key(|&at| self.sessions[at].filed_at).unwrap();
+        self.end(oldest, false);
+    }
+
+    fn create(&mut self, who: Option<usize>, idle: u64, lifetime: u64, memory_only: bool) -> usize {
+        self.filings += 1;
+        self.sessions.push(Session {
+            who,
+            fields: Fields::new(),
+            generation: 0,
+            absolute: self.now + lifetime,
+            idle,
+            seen: self.now,
+            filed: who.is_none(),
+            memory_only,
+            filed_at: self.filings,
+            nameless: false,
+            pending: None,
+            disk: vec![None],
+        });
+        self.sessions.len() - 1
+    }
+
+    /// Ends a session in memory. Whatever was to replace it dies with it, unless that is what ends it.
+    fn end(&mut self, session: usize, replaced: bool) -> bool {
+        if !std::mem::take(&mut self.sessions[session].filed) {
+            return false;
+        }
+        self.sessions[session].note(false);
+        if let Some(group) = self.sessions[session].pending.take()
+            && !replaced
+        {
+            self.groups[group].killed = true;
+        }
+        true
+    }
+
+    fn push(&mut self, kind: Kind, binding: usize) -> usize {
+        self.groups.push(Group { kind, killed: false, binding, outcome: None });
+        self.pending.push(self.groups.len() - 1);
+        self.urgent = true;
+        self.groups.len() - 1
+    }
+
+    /// All that a sign-in may be answered with; the group if it is accepted.
+    pub(crate) fn sign_in(
+        &mut self,
+        binding: usize,
+        who: usize,
+        limits: Option<(u64, u64)>,
+    ) -> Result<usize, Vec<ErrorKind>> {
+        let mut refusals = Vec::new();
+        if self.disabled.contains(&who) {
+            refusals.push(ErrorKind::Refused);
+        }
+        let old = self.writable(binding).unwrap_or_else(|kind| {
+            refusals.push(kind);
+            None
+        });
+        let evicted = self.choose_evicted(who, binding).unwrap_or_else(|kind| {
+            refusals.push(kind);
+            Vec::new()
+        });
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
+        let (idle, lifetime) = limits.unwrap_or((self.rules.idle, self.rules.lifetime));
+        let new = self.create(Some(who), idle.min(self.rules.idle), lifetime.min(self.rules.lifetime), false);
+        if let Some(old) = old {
+            let mut fields = self.sessions[old].fields.clone();
+            match self.sessions[old].who {
+                None => fields.retain(|&name, _| name == KEPT),
+                Some(before) if before != who => fields.clear(),
+                Some(_) => {}
+            }
+            self.sessions[new].fields = fields;
+        }
+        let group = self.push(Kind::SignIn { who, old, new, evicted }, binding);
+        match old {
+            Some(old) => self.sessions[old].pending = Some(group),
+            None => self.bindings[binding] = Bound::Fresh { signing_in: Some(group) },
+        }
+        Ok(group)
+    }
+
+    /// Sign-ins on their way count as sessions; what they will end counts no more.
+    fn choose_evicted(&self, who: usize, binding: usize) -> Answer<Vec<usize>> {
+        let mut leaving = BTreeSet::new();
+        if let Bound::At { session, .. } = self.bindings[binding] {
+            leaving.insert(session);
+        }
+        let mut coming = 1;
+        for &group in &self.pending {
+            if let Kind::SignIn { who: other, old, evicted, .. } = &self.groups[group].kind
+                && *other == who
+            {
+                coming += 1;
+                leaving.extend(old.iter().chain(evicted));
+            }
+        }
+        let staying: Vec<usize> = self.of(who).into_iter().filter(|session| !leaving.contains(session)).collect();
+        let excess = (staying.len() + coming).saturating_sub(self.rules.per_principal);
+        if excess > 0 && self.rules.refuse {
+            return Err(ErrorKind::Refused);
+        }
+        if excess > staying.len() {
+            return Err(ErrorKind::Busy);
+        }
+        Ok(staying[..excess].to_vec())
+    }
+
+    pub(crate) fn rotate(&mut self, binding: usize) -> Answer<usize> {
+        let session = match self.bindings[binding] {
+            Bound::Fresh { .. } => return Err(ErrorKind::Gone),
+            Bound::At { .. } => self.writable(binding)?.unwrap(),
+        };
+        if self.sessions[session].memory_only {
+            return Err(ErrorKind::NotDurable);
+        }
+        // Time that ran out is over, whether or not anybody has noticed yet.
+        if !self.is_live(session) {
+            return Err(ErrorKind::Gone);
+        }
+        self.sessions[session].seen = self.now;
+        let group = self.push(Kind::Rotation { session: Some(session), at: self.now }, binding);
+        self.sessions[session].pending = Some(group);
+        Ok(group)
+    }
+
+    /// The session that a sign-out ended, if there was one.
+    pub(crate) fn destroy(&mut self, binding: usize) -> Answer<Option<usize>> {
+        let session = self.read(binding)?;
+        if let Some(session) = session {
+            self.end_durably(session);
+        }
+        Ok(session)
+    }
+
+    /// Ending by name.
+    pub(crate) fn end_durably(&mut self, session: usize) -> bool {
+        let ended = self.end(session, false);
+        self.urgent |= ended && !self.sessions[session].memory_only;
+        ended
+    }
+
+    /// Ends a principal's sessions but one, and every sign-in on its way. How many were live.
+    pub(crate) fn end_all(&mut self, who: usize, spared: Option<usize>) -> usize {
+        for &group in &self.pending {
+            if matches!(self.groups[group].kind, Kind::SignIn { who: other, .. } if other == who) {
+                self.groups[group].killed = true;
+            }
+        }
+        let live = self.of(who).into_iter().filter(|&session| Some(session) != spared).count();
+        for session in 0..self.sessions.len() {
+            if self.sessions[session].who == Some(who) && Some(session) != spared {
+                self.end(session, false);
+            }
+        }
+        self.urgent = true;
+        live
+    }
+
+    /// The principal whose other sessions a handle may end, and the session it spares.
+    pub(crate) fn caller(&self, binding: usize) -> Answer<(usize, usize)> {
+        let Bound::At { session, .. } = self.bindings[binding] else { return Err(ErrorKind::Gone) };
+        self.read(binding)?;
+        let who = self.sessions[session].who.ok_or(ErrorKind::Refused)?;
+        self.writable(binding)?;
+        Ok((who, session))
+    }
+
+    /// Refuses sign-ins from now on, or allows them again. Whether they were refused before.
+    pub(crate) fn set_disabled(&mut self, who: usize, disabled: bool) -> bool {
+        self.urgent = true;
+        self.flags_changed = true;
+        if disabled { !self.disabled.insert(who) } else { self.disabled.remove(&who) }
+    }
+
+    /// The reaper. It comes by once in a second.
+    pub(crate) fn collect(&mut self) {
+        if std::mem::replace(&mut self.collected_at, self.now) == self.now {
+            return;
+        }
+        for session in 0..self.sessions.len() {
+            if self.sessions[session].filed && self.now >= self.sessions[session].deadline() {
+                self.end(session, false);
+            }
+        }
+    }
+
+    /// The writer: everything decided takes effect, in the order of the decisions.
+    pub(crate) fn flush(&mut self) {
+        if !self.urgent {
+            return;
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let (killed, going): (Vec<usize>, Vec<usize>) =
+            pending.into_iter().partition(|&group| self.groups[group].killed);
+        self.ghosts.clear();
+        killed.into_iter().for_each(|group| self.abandon(group));
+        going.into_iter().for_each(|group| self.publish(group));
+        for session in &mut self.sessions {
+            session.disk.drain(..session.disk.len() - 1);
+        }
+        self.urgent = false;
+        self.flags_changed = false;
+        self.flushes += 1;
+    }
+
+    /// A group that died before it was written: what it held goes on, if it still lives.
+    fn abandon(&mut self, group: usize) {
+        let Group { kind, binding, .. } = self.groups[group].clone();
+        let (Kind::SignIn { old: held, .. } | Kind::Rotation { session: held, .. }) = kind;
+        if let Some(held) = held.filter(|&held| self.sessions[held].pending == Some(group)) {
+            self.sessions[held].pending = None;
+        }
+        self.settle(group, binding, Err(ErrorKind::Gone));
+    }
+
+    fn publish(&mut self, group: usize) {
+        let Group { kind, binding, .. } = self.groups[group].clone();
+        let outcome = match kind {
+            Kind::SignIn { who, old, new, evicted } => {
+                old.map(|old| self.end(old, true));
+                for session in evicted {
+                    self.end(session, false);
+                }
+                if self.groups[group].killed {
+                    *self.ghosts.entry(who).or_default() += 1;
+                    Err(ErrorKind::Gone)
+                } else {
+                    self.sessions[new].filed = true;
+                    self.sessions[new].note(true);
+                    Ok((new, 0))
+                }
+            }
+            Kind::Rotation { session, at } => {
+                let session = session.unwrap();
+                if self.groups[group].killed {
+                    Err(ErrorKind::Gone)
+                } else {
+                    self.filings += 1;
+                    let (filings, found) = (self.filings, &mut self.sessions[session]);
+                    found.generation += 1;
+                    found.pending = None;
+                    found.filed_at = filings;
+                    found.note(true);
+                    if let Some(Some(kept)) = found.disk.last_mut() {
+                        kept.seen = at;
+                    }
+                    Ok((session, found.generation))
+                }
+            }
+        };
+        self.settle(group, binding, outcome);
+    }
+
+    fn settle(&mut self, group: usize, binding: usize, outcome: Answer<(usize, u32)>) {
+        self.bindings[binding] = match (outcome, self.bindings[binding]) {
+            (Ok((session, generation)), _) => Bound::At { session, generation },
+            (Err(_), Bound::Fresh { .. }) => Bound::Fresh { signing_in: None },
+            (Err(_), bound) => bound,
+        };
+        self.groups[group].outcome = Some(outcome);
+    }
+
+    /// What a group came to: session and generation. `None` while it waits for a flush.
+    pub(crate) fn outcome(&self, group: usize) -> Option<Answer<(usize, u32)>> {
+        self.groups[group].outcome
+    }
+
+    /// A clean stop: everything is written, last-seen times too.
+    pub(crate) fn stop(&mut self) {
+        self.urgent = true;
+        self.flush();
+        for session in &mut self.sessions {
+            let exists = session.filed && !session.memory_only;
+            session.disk = vec![exists.then(|| Kept {
+                generation: session.generation,
+                fields: session.fields.clone(),
+                seen: session.seen,
+            })];
+        }
+    }
+
+    /// A power cut and a start: of each session one of the states that may be on disk is there, as `found` tells.
+    pub(crate) fn crash(&mut self, mut found: impl FnMut(usize) -> Option<Kept>) {
+        for group in std::mem::take(&mut self.pending) {
+            self.groups[group].outcome = Some(Err(ErrorKind::Unknown));
+        }
+        self.urgent = false;
+        let anonymous = self.sessions.iter().filter(|session| session.who.is_none());
+        let crowded =
+            anonymous.filter(|session| session.disk.iter().any(Option::is_some)).count() > self.rules.anonymous_max;
+        for at in 0..self.sessions.len() {
+            let there = found(at);
+            let session = &mut self.sessions[at];
+            let dead = |kept: &Kept| self.now >= session.absolute.min(kept.seen + session.idle);
+            // What another generation's token opens is found by what it opens; when it was seen is not told.
+            let matching = session.disk.iter().rev().find(|state| match (state, &there) {
+                (Some(kept), Some(there)) => {
+                    (kept.generation, &kept.fields) == (there.generation, &there.fields) && !dead(kept)
+                }
+                // The quota is applied again at the start.
+                (Some(kept), None) => dead(kept) || session.who.is_none() && crowded,
+                (None, there) => there.is_none(),
+            });
+            let Some(matching) = matching.cloned() else {
+                panic!("after a power cut session {at} is {there:?}, but it may be one of {:?}", session.disk)
+            };
+            let unwritten = session.disk.len() > 1 && session.disk[0].is_none();
+            session.nameless |= there.is_none() && (unwritten || session.memory_only);
+            session.disk = vec![matching.filter(|_| there.is_some())];
+        }
+        self.start();
+    }
+
+    /// A start from what is on disk. Handles from before are worth nothing any more.
+    pub(crate) fn start(&mut self) {
+        self.collected_at = self.now;
+        self.bindings.iter_mut().for_each(|bound| *bound = Bound::Fresh { signing_in: None });
+        for at in 0..self.sessions.len() {
+            let session = &mut self.sessions[at];
+            session.pending = None;
+            session.filed_at = at as u64;
+            session.filed = false;
+            if let Some(Some(kept)) = session.disk.first().cloned() {
+                session.generation = kept.generation;
+                session.fields = kept.fields;
+                session.seen = kept.seen;
+                session.filed = self.now < session.deadline();
+            }
+        }
+        self.filings = self.sessions.len() as u64;
+        while self.anonymous() > self.rules.anonymous_max {
+            self.evict_oldest_anonymous();
+        }
+    }
+}
