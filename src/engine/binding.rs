@@ -48,14 +48,16 @@ impl Binding {
     ///
     /// # Errors
     /// `Busy` if another sign-in holds it.
-    pub(crate) fn claim(&self) -> Result<(Option<(Arc<Cell>, u32)>, Claim)> {
+    pub(crate) fn claim(&self) -> Result<Claimed> {
         let held = Arc::new(());
         match &mut *self.0.lock() {
-            Bound::Session { cell, generation, .. } => Ok((Some((Arc::clone(cell), *generation)), Claim(held))),
+            Bound::Session { cell, generation, .. } => {
+                Ok(Claimed { old: Some((Arc::clone(cell), *generation)), claim: Claim(held) })
+            }
             Bound::Fresh { claim, .. } if claim.strong_count() > 0 => Err(busy()),
             Bound::Fresh { claim, .. } => {
                 *claim = Arc::downgrade(&held);
-                Ok((None, Claim(held)))
+                Ok(Claimed { old: None, claim: Claim(held) })
             }
         }
     }
@@ -109,6 +111,13 @@ impl Binding {
     pub(crate) fn require(&self) -> Result<(Arc<Cell>, u32)> {
         self.session().ok_or_else(Error::gone)
     }
+}
+
+/// What a sign-in starts from.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) old: Option<(Arc<Cell>, u32)>,
+    pub(crate) claim: Claim,
 }
 
 /// Held by a sign-in until it is decided.

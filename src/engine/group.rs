@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::Engine;
-use super::binding::{Binding, Claim};
+use super::binding::{Binding, Claim, Claimed};
 use super::cell::{Cell, Content, EndReason, Life};
 use super::fields;
 use super::health::closed;
@@ -127,7 +127,7 @@ impl Engine {
         self.check_name(principal, &request.name)?;
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let data_key = Key::random(self.entropy.as_ref())?;
-        let (old, claim) = binding.claim()?;
+        let Claimed { old, claim } = binding.claim()?;
         let mut locked = self.principals.lock(principal);
         if self.cutoffs.is_disabled(principal) {
             return Err(Error::new(ErrorKind::Refused, "the principal is disabled"));

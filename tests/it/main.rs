@@ -1,4 +1,12 @@
 //! The integration tests, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a test that meets what it does not expect should panic, and says on its output how to replay it"
+)]
 
 mod api;
 mod model;
