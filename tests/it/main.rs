@@ -10,6 +10,9 @@
 
 mod api;
 mod example;
+mod kill;
 mod model;
+mod power_cuts;
 mod rng;
+mod support;
 mod tidy;

@@ -1,0 +1,24 @@
+//! The whole engine under power cuts; the simulator is in `support/power`.
+
+use crate::support::power::{CUTS_PER_RUN, run};
+
+/// Runs seeds from `first` on until there were this many power cuts.
+fn cuts(first: u64, cuts: u32) {
+    let runs = u64::from(cuts.div_ceil(CUTS_PER_RUN));
+    let violations: Vec<String> = (first..first + runs).filter_map(|seed| Some(run(seed).err()?.0)).collect();
+    if let Some(first) = violations.first() {
+        panic!("{} of {runs} runs went wrong, the first:\n{first}", violations.len());
+    }
+}
+
+// Two halves, so that they can run side by side.
+
+#[test]
+fn five_hundred_power_cuts_break_no_promise() {
+    cuts(0, 500);
+}
+
+#[test]
+fn five_hundred_other_power_cuts_break_no_promise() {
+    cuts(1_000_000, 500);
+}

@@ -1,0 +1,4 @@
+//! What several of the tests need.
+
+#[cfg(feature = "sim")]
+pub(crate) mod power;
