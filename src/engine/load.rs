@@ -43,7 +43,7 @@ impl Engine {
         if header.fingerprint != fingerprint {
             return Ok(None);
         }
-        let content = self.open_content(token, row, header, &body)?;
+        let content = self.open_content(token, row, self.clipped(&header), &body)?;
         let cell = Arc::new(Cell::new(self, row, content));
         Ok(self.index.publish(fingerprint, cell))
     }

@@ -112,7 +112,7 @@ impl Engine {
     }
 
     /// The stored deadlines, or the options' where those are shorter by now.
-    fn clipped(&self, stored: &Header) -> Header {
+    pub(super) fn clipped(&self, stored: &Header) -> Header {
         let allowed = match stored.class {
             ClassByte::Anonymous => self.settings.anonymous,
             ClassByte::Pending | ClassByte::Authenticated if stored.remembered => self.settings.remembered,
