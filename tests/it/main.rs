@@ -15,4 +15,6 @@ mod model;
 mod power_cuts;
 mod rng;
 mod support;
+mod threads;
 mod tidy;
+mod traps;
