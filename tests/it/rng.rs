@@ -1,5 +1,7 @@
 //! Random numbers that a seed decides, for tests that print it.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
@@ -34,7 +36,7 @@ impl Rng {
 pub(crate) fn seeds(default_runs: u64) -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let first = number("DWELL_SEED");
-    let runs = number("DWELL_RUNS").unwrap_or(if first.is_some() { 1 } else { default_runs });
-    let first = first.unwrap_or(1);
+    let default_runs = if first.is_some() { 1 } else { default_runs };
+    let (first, runs) = (first.unwrap_or(1), number("DWELL_RUNS").unwrap_or(default_runs));
     first..first + runs
 }

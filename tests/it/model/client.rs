@@ -5,39 +5,40 @@ use std::time::Duration;
 use dwell::sim::Directory;
 use dwell::{AtLimit, Error, ErrorKind, Field, ManualClock, Options, Receipt, SessionId, Sessions, SignIn, Token};
 
-use super::plain::{Bound, Fields, KEPT, Kept, Plain, Rules};
+use super::plain::{Bound, KEPT, Mark, Plain, RELAXED, Rules};
 use crate::rng::Rng;
 
-const NAMES: [&str; 3] = ["ada", "bob", "eve"];
-const FIELDS: [Field<u64>; 3] =
-    [Field::new("visits"), Field::new(KEPT).keep_on_sign_in(), Field::new("notice").relaxed()];
-const FIELD_NAMES: [&str; 3] = ["visits", KEPT, "notice"];
+pub(super) const NAMES: [&str; 3] = ["ada", "bob", "eve"];
+pub(super) const FIELDS: [Field<u64>; 3] =
+    [Field::new("visits"), Field::new(KEPT).keep_on_sign_in(), Field::new(RELAXED).relaxed()];
+pub(super) const FIELD_NAMES: [&str; 3] = ["visits", KEPT, RELAXED];
 
 /// One engine, the model beside it, and everything clients hold.
-struct World {
-    seed: u64,
-    rng: Rng,
-    clock: ManualClock,
-    directory: Directory,
-    options: Options,
-    sessions: Option<Sessions>,
-    plain: Plain,
-    handles: Vec<(dwell::Session, usize)>,
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) rng: Rng,
+    pub(super) clock: ManualClock,
+    pub(super) directory: Directory,
+    pub(super) options: Options,
+    pub(super) sessions: Option<Sessions>,
+    pub(super) plain: Plain,
+    pub(super) handles: Vec<(dwell::Session, usize)>,
     /// Every token ever handed out, and what it opens.
-    tokens: Vec<(Token, usize, u32)>,
-    ids: Vec<(SessionId, usize)>,
-    receipts: Vec<Awaited>,
-    log: Vec<String>,
+    pub(super) tokens: Vec<(Token, usize, u32)>,
+    pub(super) ids: Vec<(SessionId, usize)>,
+    pub(super) receipts: Vec<Awaited>,
+    pub(super) log: Vec<String>,
 }
 
 /// A receipt that nobody has waited for yet.
-enum Awaited {
+pub(super) enum Awaited {
     Token(Receipt<Token>, usize),
     /// The end of a session.
     End(Receipt, u64),
     Count(Receipt<usize>, usize),
     Flag(Receipt<bool>, bool),
-    Save(Receipt, usize),
+    /// A save, and the state that it is for.
+    Save(Receipt, Mark),
 }
 
 /// One run: a fresh store, many scripts.
@@ -57,7 +58,7 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let tail = self.log.len().saturating_sub(100);
-            println!("replay with DWELL_SEED={}; the last operations:\n{}", self.seed, self.log[tail..].join("\n"));
+            eprintln!("replay with DWELL_SEED={}; the last operations:\n{}", self.seed, self.log[tail..].join("\n"));
         }
     }
 }
@@ -109,16 +110,16 @@ impl World {
         }
     }
 
-    fn sessions(&self) -> &Sessions {
+    pub(super) fn sessions(&self) -> &Sessions {
         self.sessions.as_ref().unwrap()
     }
 
-    fn say(&mut self, what: String) {
+    pub(super) fn say(&mut self, what: String) {
         self.log.push(what);
     }
 
     /// The engine's answer is the model's.
-    fn agree<T>(&self, what: &str, got: Result<T, Error>, want: Result<(), &[ErrorKind]>) -> Option<T> {
+    pub(super) fn agree<T>(&self, what: &str, got: Result<T, Error>, want: Result<(), &[ErrorKind]>) -> Option<T> {
         match (got, want) {
             (Ok(value), Ok(())) => Some(value),
             (Err(error), Err(kinds)) if kinds.contains(&error.kind()) => None,
@@ -261,24 +262,6 @@ impl World {
         });
     }
 
-    fn learn(&mut self, token: Token, session: usize, generation: u32) {
-        self.say(format!("  token of session {session} generation {generation}"));
-        self.tokens.push((token, session, generation));
-        self.identify();
-    }
-
-    /// Learns the handles of sessions that can be loaded; those known must be the same as ever.
-    fn identify(&mut self) {
-        for (token, session, _) in &self.tokens {
-            let Some(handle) = self.sessions().load_without_touch(token).unwrap() else { continue };
-            let id = handle.id().unwrap();
-            match self.ids.iter().find(|(_, other)| other == session) {
-                Some(&(known, _)) => assert_eq!(known, id, "the handle of session {session}"),
-                None => self.ids.push((id, *session)),
-            }
-        }
-    }
-
     fn read(&mut self) {
         self.on_handle(|world, at| {
             let (handle, binding) = world.handles[at].clone();
@@ -308,10 +291,10 @@ impl World {
                 Ok(_) => Ok(()),
                 Err(kind) => Err(kind),
             };
-            let receipt =
-                world.agree("saving", handle.save(), want.as_ref().map(|()| ()).map_err(std::slice::from_ref));
+            let receipt = world.agree("saving", handle.save(), want.as_ref().copied().map_err(std::slice::from_ref));
             if let (Some(receipt), Ok(Some(session))) = (receipt, session) {
-                world.receipts.push(Awaited::Save(receipt, session));
+                let mark = world.plain.mark(session);
+                world.receipts.push(Awaited::Save(receipt, mark));
             }
         });
     }
@@ -437,7 +420,7 @@ impl World {
         self.receipts.push(Awaited::Flag(receipt, was));
     }
 
-    fn run_pending(&mut self) {
+    pub(super) fn run_pending(&mut self) {
         self.say("run pending".into());
         self.sessions().run_pending();
         self.plain.collect();
@@ -464,8 +447,8 @@ impl World {
 
     /// Waits for a receipt, which does the writer's work but not the reaper's.
     fn receive(&mut self, receipt: Awaited) {
-        if let Awaited::Save(receipt, session) = receipt {
-            return self.receive_save(receipt, session);
+        if let Awaited::Save(receipt, mark) = receipt {
+            return self.receive_save(receipt, mark);
         }
         self.plain.flush();
         match receipt {
@@ -487,12 +470,13 @@ impl World {
         }
     }
 
-    fn receive_save(&mut self, receipt: Receipt, session: usize) {
+    pub(super) fn receive_save(&mut self, receipt: Receipt, mark: Mark) {
+        let session = mark.session;
         // It may have been ready from the start, and then waiting does no work; so do the work first.
         self.run_pending();
         self.say(format!("receive save of session {session}"));
         match receipt.blocking_wait() {
-            Ok(()) => {}
+            Ok(()) => self.plain.saved(mark),
             Err(error) => assert!(
                 error.kind() == ErrorKind::Gone && !self.plain.sessions[session].filed,
                 "saving session {session}: {error:?}"
@@ -506,153 +490,4 @@ impl World {
         self.clock.advance(Duration::from_secs(seconds));
         self.plain.now += seconds;
     }
-
-    fn restart(&mut self) {
-        self.say("restart".into());
-        let sessions = self.sessions.take().unwrap();
-        sessions.clone().close().unwrap();
-        self.plain.stop();
-        for receipt in std::mem::take(&mut self.receipts) {
-            self.receive_after_close(receipt, &sessions);
-        }
-        self.drop_handles();
-        drop(sessions);
-        self.sessions = Some(self.directory.open(&self.options).unwrap());
-        self.plain.start();
-        self.check();
-    }
-
-    /// Old handles of a closed engine say so, whatever they were.
-    fn drop_handles(&mut self) {
-        for (handle, _) in self.handles.drain(..) {
-            assert_eq!(handle.set(FIELDS[0], &1).unwrap_err().kind(), ErrorKind::Closed);
-        }
-    }
-
-    /// Closing wrote what was left, so every receipt is decided.
-    fn receive_after_close(&mut self, receipt: Awaited, closed: &Sessions) {
-        match receipt {
-            Awaited::Token(receipt, group) => {
-                let want = self.plain.outcome(group).expect("flushed");
-                let got = receipt.blocking_wait();
-                let token = self.agree("a token", got, want.as_ref().map(|_| ()).map_err(std::slice::from_ref));
-                if let (Some(token), Ok((session, generation))) = (token, want) {
-                    self.tokens.push((token, session, generation));
-                }
-            }
-            Awaited::End(receipt, _) => receipt.blocking_wait().unwrap(),
-            Awaited::Count(receipt, count) => assert_eq!(receipt.blocking_wait().unwrap(), count),
-            Awaited::Flag(receipt, flag) => assert_eq!(receipt.blocking_wait().unwrap(), flag),
-            Awaited::Save(receipt, _) => drop(receipt.blocking_wait()),
-        }
-        assert_eq!(closed.revoke_all(NAMES[0]).unwrap_err().kind(), ErrorKind::Closed);
-    }
-
-    /// A power cut. What was flushed is there; of what was not, whatever the disk says.
-    fn crash(&mut self) {
-        if self.plain.flags_changed {
-            self.run_pending();
-        }
-        self.say("power cut".into());
-        self.directory.restore_power();
-        let flushes = self.plain.flushes;
-        for receipt in std::mem::take(&mut self.receipts) {
-            match receipt {
-                Awaited::Token(receipt, group) => match (receipt.blocking_wait(), self.plain.outcome(group)) {
-                    (Ok(token), Some(Ok((session, generation)))) => self.tokens.push((token, session, generation)),
-                    (Err(_), Some(Err(_)) | None) => {}
-                    (got, want) => panic!("a token after a power cut: {:?} for {want:?}", got.err()),
-                },
-                Awaited::End(receipt, since) => {
-                    assert_eq!(
-                        receipt.blocking_wait().is_ok(),
-                        since < flushes,
-                        "an end is acknowledged if it was written"
-                    );
-                }
-                Awaited::Save(receipt, _) => drop(receipt.blocking_wait()),
-                Awaited::Count(..) | Awaited::Flag(..) => {}
-            }
-        }
-        self.handles.clear();
-        self.sessions = None;
-        if self.rng.one_in(2) {
-            self.clock.reboot();
-        }
-        let sessions = self.directory.open(&self.options).unwrap();
-        let tokens = &self.tokens;
-        self.plain.crash(|session| found_on_disk(&sessions, tokens, session));
-        self.sessions = Some(sessions);
-        let plain = &self.plain;
-        self.ids.retain(|&(_, session)| !plain.sessions[session].nameless);
-        self.bury_ghosts();
-        self.check();
-    }
-
-    /// Rows of sign-ins that failed after they were written may have come back: nobody has their tokens.
-    fn bury_ghosts(&mut self) {
-        self.identify();
-        for (who, most) in std::mem::take(&mut self.plain.ghosts) {
-            let known = self.plain.of(who).len();
-            let listed = self.sessions().of(NAMES[who]).unwrap();
-            assert!(listed.len() <= known + most, "{} sessions of {}", listed.len(), NAMES[who]);
-            for info in listed {
-                if !self.ids.iter().any(|&(id, _)| id == info.id) {
-                    self.sessions().revoke(info.id).unwrap().unwrap().blocking_wait().unwrap();
-                }
-            }
-        }
-    }
-
-    /// Everything that can be seen without changing anything.
-    fn check(&mut self) {
-        self.run_pending();
-        let stats = self.sessions().stats();
-        assert_eq!(stats.sessions, self.plain.filed(), "sessions in memory");
-        assert_eq!(stats.anonymous, self.plain.anonymous(), "anonymous ones");
-        assert_eq!(stats.trouble, None);
-        for (token, session, generation) in &self.tokens {
-            let live = self.plain.is_live(*session) && self.plain.sessions[*session].generation == *generation;
-            let handle = self.sessions().load_without_touch(token).unwrap();
-            assert_eq!(handle.is_some(), live, "session {session} of generation {generation}");
-            let Some(handle) = handle else { continue };
-            let want = &self.plain.sessions[*session];
-            assert_eq!(fields_of(&handle), want.fields, "fields of session {session}");
-            let seconds = |span: Option<Duration>| span.unwrap().as_secs();
-            assert_eq!(
-                seconds(handle.life_left().unwrap()),
-                want.absolute - self.plain.now,
-                "life of session {session}"
-            );
-            assert_eq!(
-                seconds(handle.idle_left().unwrap()),
-                want.deadline() - self.plain.now,
-                "idle of session {session}"
-            );
-        }
-        for (who, name) in NAMES.into_iter().enumerate() {
-            let listed: Vec<SessionId> = self.sessions().of(name).unwrap().iter().map(|info| info.id).collect();
-            let want = self.plain.of(who);
-            assert_eq!(listed.len(), want.len(), "sessions of {name}");
-            for (id, session) in listed.iter().zip(want) {
-                let known = self.ids.iter().find(|(_, other)| *other == session);
-                assert!(known.is_none_or(|(known, _)| known == id), "session {session} in the list of {name}");
-            }
-        }
-    }
-}
-
-fn fields_of(handle: &dwell::Session) -> Fields {
-    let named = FIELD_NAMES.into_iter().zip(FIELDS);
-    named.filter_map(|(name, field)| Some((name, handle.get(field).unwrap()?))).collect()
-}
-
-fn found_on_disk(sessions: &Sessions, tokens: &[(Token, usize, u32)], session: usize) -> Option<Kept> {
-    let mut opening = tokens.iter().filter(|(_, other, _)| *other == session).filter_map(|(token, _, generation)| {
-        let handle = sessions.load_without_touch(token).unwrap()?;
-        Some(Kept { generation: *generation, fields: fields_of(&handle), seen: 0 })
-    });
-    let found = opening.next();
-    assert!(opening.next().is_none(), "two tokens open session {session}");
-    found
 }

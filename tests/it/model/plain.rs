@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dwell::ErrorKind;
 
+use super::groups::{Group, Kind};
+
 pub(crate) type Fields = BTreeMap<&'static str, u64>;
 pub(crate) type Answer<T> = Result<T, ErrorKind>;
 
@@ -21,6 +23,9 @@ pub(crate) struct Rules {
     pub(crate) refuse: bool,
     pub(crate) anonymous_in_memory: bool,
 }
+
+/// The name of the field that saving does not wait for.
+pub(crate) const RELAXED: &str = "notice";
 
 /// The name of the field that passes from an anonymous session to the signed-in one.
 pub(crate) const KEPT: &str = "kept";
@@ -37,10 +42,12 @@ pub(crate) struct Session {
     pub(crate) filed: bool,
     pub(crate) memory_only: bool,
     /// Its place among anonymous sessions; a rotation moves it to the end.
-    filed_at: u64,
+    pub(super) filed_at: u64,
     /// Lost before anything of it was on disk, so its row and handle may come to name another session.
     pub(crate) nameless: bool,
-    pending: Option<usize>,
+    pub(super) pending: Option<usize>,
+    /// States that were known to be on disk once and have been followed by others.
+    pub(super) passed: usize,
     /// What may be on disk if the power fails now.
     pub(crate) disk: Vec<Option<Kept>>,
 }
@@ -53,18 +60,11 @@ pub(crate) struct Kept {
     pub(crate) seen: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Group {
-    kind: Kind,
-    killed: bool,
-    binding: usize,
-    outcome: Option<Answer<(usize, u32)>>,
-}
-
-#[derive(Clone, Debug)]
-enum Kind {
-    SignIn { who: usize, old: Option<usize>, new: usize, evicted: Vec<usize> },
-    Rotation { session: Option<usize>, at: u64 },
+/// A state of a session that somebody asked to be saved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub(crate) session: usize,
+    state: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,13 +80,13 @@ pub(crate) struct Plain {
     pub(crate) sessions: Vec<Session>,
     pub(crate) disabled: BTreeSet<usize>,
     pub(crate) bindings: Vec<Bound>,
-    groups: Vec<Group>,
-    pending: Vec<usize>,
-    filings: u64,
+    pub(super) groups: Vec<Group>,
+    pub(super) pending: Vec<usize>,
+    pub(super) filings: u64,
     /// Somebody waits, so the next flush writes everything there is.
-    urgent: bool,
+    pub(super) urgent: bool,
     pub(crate) flushes: u64,
-    collected_at: u64,
+    pub(super) collected_at: u64,
     /// Who may sign in was changed since the last flush.
     pub(crate) flags_changed: bool,
     /// Rows of sign-ins that failed after they were written, by principal: a power cut may leave them.
@@ -98,7 +98,13 @@ impl Session {
         self.absolute.min(self.seen + self.idle)
     }
 
-    fn note(&mut self, exists: bool) {
+    /// The first of the states are on disk no more.
+    pub(super) fn pass(&mut self, states: usize) {
+        self.disk.drain(..states);
+        self.passed += states;
+    }
+
+    pub(super) fn note(&mut self, exists: bool) {
         if self.memory_only {
             return;
         }
@@ -176,7 +182,7 @@ impl Plain {
         }
     }
 
-    fn writable(&self, binding: usize) -> Answer<Option<usize>> {
+    pub(super) fn writable(&self, binding: usize) -> Answer<Option<usize>> {
         if let Bound::Fresh { signing_in: Some(_) } = self.bindings[binding] {
             return Err(ErrorKind::Busy);
         }
@@ -226,7 +232,7 @@ impl Plain {
         self.end(oldest, false);
     }
 
-    fn create(&mut self, who: Option<usize>, idle: u64, lifetime: u64, memory_only: bool) -> usize {
+    pub(super) fn create(&mut self, who: Option<usize>, idle: u64, lifetime: u64, memory_only: bool) -> usize {
         self.filings += 1;
         self.sessions.push(Session {
             who,
@@ -240,13 +246,14 @@ impl Plain {
             filed_at: self.filings,
             nameless: false,
             pending: None,
+            passed: 0,
             disk: vec![None],
         });
         self.sessions.len() - 1
     }
 
     /// Ends a session in memory. Whatever was to replace it dies with it, unless that is what ends it.
-    fn end(&mut self, session: usize, replaced: bool) -> bool {
+    pub(super) fn end(&mut self, session: usize, replaced: bool) -> bool {
         if !std::mem::take(&mut self.sessions[session].filed) {
             return false;
         }
@@ -257,98 +264,6 @@ impl Plain {
             self.groups[group].killed = true;
         }
         true
-    }
-
-    fn push(&mut self, kind: Kind, binding: usize) -> usize {
-        self.groups.push(Group { kind, killed: false, binding, outcome: None });
-        self.pending.push(self.groups.len() - 1);
-        self.urgent = true;
-        self.groups.len() - 1
-    }
-
-    /// All that a sign-in may be answered with; the group if it is accepted.
-    pub(crate) fn sign_in(
-        &mut self,
-        binding: usize,
-        who: usize,
-        limits: Option<(u64, u64)>,
-    ) -> Result<usize, Vec<ErrorKind>> {
-        let mut refusals = Vec::new();
-        if self.disabled.contains(&who) {
-            refusals.push(ErrorKind::Refused);
-        }
-        let old = self.writable(binding).unwrap_or_else(|kind| {
-            refusals.push(kind);
-            None
-        });
-        let evicted = self.choose_evicted(who, binding).unwrap_or_else(|kind| {
-            refusals.push(kind);
-            Vec::new()
-        });
-        if !refusals.is_empty() {
-            return Err(refusals);
-        }
-        let (idle, lifetime) = limits.unwrap_or((self.rules.idle, self.rules.lifetime));
-        let new = self.create(Some(who), idle.min(self.rules.idle), lifetime.min(self.rules.lifetime), false);
-        if let Some(old) = old {
-            let mut fields = self.sessions[old].fields.clone();
-            match self.sessions[old].who {
-                None => fields.retain(|&name, _| name == KEPT),
-                Some(before) if before != who => fields.clear(),
-                Some(_) => {}
-            }
-            self.sessions[new].fields = fields;
-        }
-        let group = self.push(Kind::SignIn { who, old, new, evicted }, binding);
-        match old {
-            Some(old) => self.sessions[old].pending = Some(group),
-            None => self.bindings[binding] = Bound::Fresh { signing_in: Some(group) },
-        }
-        Ok(group)
-    }
-
-    /// Sign-ins on their way count as sessions; what they will end counts no more.
-    fn choose_evicted(&self, who: usize, binding: usize) -> Answer<Vec<usize>> {
-        let mut leaving = BTreeSet::new();
-        if let Bound::At { session, .. } = self.bindings[binding] {
-            leaving.insert(session);
-        }
-        let mut coming = 1;
-        for &group in &self.pending {
-            if let Kind::SignIn { who: other, old, evicted, .. } = &self.groups[group].kind
-                && *other == who
-            {
-                coming += 1;
-                leaving.extend(old.iter().chain(evicted));
-            }
-        }
-        let staying: Vec<usize> = self.of(who).into_iter().filter(|session| !leaving.contains(session)).collect();
-        let excess = (staying.len() + coming).saturating_sub(self.rules.per_principal);
-        if excess > 0 && self.rules.refuse {
-            return Err(ErrorKind::Refused);
-        }
-        if excess > staying.len() {
-            return Err(ErrorKind::Busy);
-        }
-        Ok(staying[..excess].to_vec())
-    }
-
-    pub(crate) fn rotate(&mut self, binding: usize) -> Answer<usize> {
-        let session = match self.bindings[binding] {
-            Bound::Fresh { .. } => return Err(ErrorKind::Gone),
-            Bound::At { .. } => self.writable(binding)?.unwrap(),
-        };
-        if self.sessions[session].memory_only {
-            return Err(ErrorKind::NotDurable);
-        }
-        // Time that ran out is over, whether or not anybody has noticed yet.
-        if !self.is_live(session) {
-            return Err(ErrorKind::Gone);
-        }
-        self.sessions[session].seen = self.now;
-        let group = self.push(Kind::Rotation { session: Some(session), at: self.now }, binding);
-        self.sessions[session].pending = Some(group);
-        Ok(group)
     }
 
     /// The session that a sign-out ended, if there was one.
@@ -400,6 +315,27 @@ impl Plain {
         if disabled { !self.disabled.insert(who) } else { self.disabled.remove(&who) }
     }
 
+    /// The state of a session that saving it now is for.
+    pub(crate) fn mark(&self, session: usize) -> Mark {
+        let found = &self.sessions[session];
+        Mark { session, state: found.passed + found.disk.len() - 1 }
+    }
+
+    /// A save was acknowledged: no earlier state is on disk, except one that differs in what saving does not wait for.
+    pub(crate) fn saved(&mut self, mark: Mark) {
+        let session = &mut self.sessions[mark.session];
+        let Some(wanted) = mark.state.checked_sub(session.passed) else { return };
+        let essence = |state: &Option<Kept>| {
+            state.clone().map(|mut kept| {
+                kept.fields.remove(RELAXED);
+                kept
+            })
+        };
+        let same = essence(&session.disk[wanted]);
+        let outdated = session.disk[..wanted].iter().rposition(|state| essence(state) != same);
+        session.pass(outdated.map_or(0, |last| last + 1));
+    }
+
     /// The reaper. It comes by once in a second.
     pub(crate) fn collect(&mut self) {
         if std::mem::replace(&mut self.collected_at, self.now) == self.now {
@@ -412,93 +348,13 @@ impl Plain {
         }
     }
 
-    /// The writer: everything decided takes effect, in the order of the decisions.
-    pub(crate) fn flush(&mut self) {
-        if !self.urgent {
-            return;
-        }
-        let pending = std::mem::take(&mut self.pending);
-        let (killed, going): (Vec<usize>, Vec<usize>) =
-            pending.into_iter().partition(|&group| self.groups[group].killed);
-        self.ghosts.clear();
-        killed.into_iter().for_each(|group| self.abandon(group));
-        going.into_iter().for_each(|group| self.publish(group));
-        for session in &mut self.sessions {
-            session.disk.drain(..session.disk.len() - 1);
-        }
-        self.urgent = false;
-        self.flags_changed = false;
-        self.flushes += 1;
-    }
-
-    /// A group that died before it was written: what it held goes on, if it still lives.
-    fn abandon(&mut self, group: usize) {
-        let Group { kind, binding, .. } = self.groups[group].clone();
-        let (Kind::SignIn { old: held, .. } | Kind::Rotation { session: held, .. }) = kind;
-        if let Some(held) = held.filter(|&held| self.sessions[held].pending == Some(group)) {
-            self.sessions[held].pending = None;
-        }
-        self.settle(group, binding, Err(ErrorKind::Gone));
-    }
-
-    fn publish(&mut self, group: usize) {
-        let Group { kind, binding, .. } = self.groups[group].clone();
-        let outcome = match kind {
-            Kind::SignIn { who, old, new, evicted } => {
-                old.map(|old| self.end(old, true));
-                for session in evicted {
-                    self.end(session, false);
-                }
-                if self.groups[group].killed {
-                    *self.ghosts.entry(who).or_default() += 1;
-                    Err(ErrorKind::Gone)
-                } else {
-                    self.sessions[new].filed = true;
-                    self.sessions[new].note(true);
-                    Ok((new, 0))
-                }
-            }
-            Kind::Rotation { session, at } => {
-                let session = session.unwrap();
-                if self.groups[group].killed {
-                    Err(ErrorKind::Gone)
-                } else {
-                    self.filings += 1;
-                    let (filings, found) = (self.filings, &mut self.sessions[session]);
-                    found.generation += 1;
-                    found.pending = None;
-                    found.filed_at = filings;
-                    found.note(true);
-                    if let Some(Some(kept)) = found.disk.last_mut() {
-                        kept.seen = at;
-                    }
-                    Ok((session, found.generation))
-                }
-            }
-        };
-        self.settle(group, binding, outcome);
-    }
-
-    fn settle(&mut self, group: usize, binding: usize, outcome: Answer<(usize, u32)>) {
-        self.bindings[binding] = match (outcome, self.bindings[binding]) {
-            (Ok((session, generation)), _) => Bound::At { session, generation },
-            (Err(_), Bound::Fresh { .. }) => Bound::Fresh { signing_in: None },
-            (Err(_), bound) => bound,
-        };
-        self.groups[group].outcome = Some(outcome);
-    }
-
-    /// What a group came to: session and generation. `None` while it waits for a flush.
-    pub(crate) fn outcome(&self, group: usize) -> Option<Answer<(usize, u32)>> {
-        self.groups[group].outcome
-    }
-
     /// A clean stop: everything is written, last-seen times too.
     pub(crate) fn stop(&mut self) {
         self.urgent = true;
         self.flush();
         for session in &mut self.sessions {
             let exists = session.filed && !session.memory_only;
+            session.passed += session.disk.len();
             session.disk = vec![exists.then(|| Kept {
                 generation: session.generation,
                 fields: session.fields.clone(),
@@ -534,6 +390,7 @@ impl Plain {
             };
             let unwritten = session.disk.len() > 1 && session.disk[0].is_none();
             session.nameless |= there.is_none() && (unwritten || session.memory_only);
+            session.passed += session.disk.len();
             session.disk = vec![matching.filter(|_| there.is_some())];
         }
         self.start();
