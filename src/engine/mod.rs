@@ -185,6 +185,7 @@ impl Engine {
             settings,
         });
         let found = engine.restore(opened.cutoffs)?;
+        engine.writer.lock().take_over()?;
         if !engine.settings.manual_workers {
             engine.start_workers()?;
         }

@@ -45,6 +45,11 @@ impl Machine {
         Self { storage: Some(storage), unsettled_since_ms: None }
     }
 
+    /// Lets the store be written to, once it was found to be whole.
+    pub(crate) fn take_over(&mut self) -> Result<()> {
+        self.storage.as_mut().map_or(Ok(()), storage::Writer::take_over)
+    }
+
     /// Writes what is due. Returns when there will be something to do without a ring, in engine milliseconds.
     pub(crate) fn step(&mut self, engine: &Arc<Engine>, force: bool) -> Option<u64> {
         let now_ms = engine.clock.now_ms();

@@ -44,18 +44,18 @@ pub(crate) fn open(
     let names = disk.names().map_err(|error| io_failed("failed to list the directory", error))?;
     let has = |name: &str| names.iter().any(|other| other == name);
     let created = !has(STORE_FILE);
+    if created && has(EPOCH_FILE) {
+        return Err(Error::corrupt(
+            "`store.redb` is missing although `epoch` is there; put it back, or empty the directory to start anew",
+        ));
+    }
     let key_file = key_file(disk.as_ref(), created, entropy)?;
     if created {
-        if has(EPOCH_FILE) {
-            return Err(Error::corrupt(
-                "`store.redb` is missing although `epoch` is there; put it back, or empty the directory to start anew",
-            ));
-        }
         create(disk.as_ref(), page_cache_bytes, clock, &key_file, entropy)?;
     }
     contained("failed to open `store.redb`: the file is damaged", || {
-        let database = open_database(disk.as_ref(), page_cache_bytes)?;
-        adopt(disk, database, &key_file)
+        let (database, backend) = open_database(disk.as_ref(), page_cache_bytes)?;
+        adopt(disk, database, backend, &key_file)
     })
 }
 
@@ -96,7 +96,7 @@ fn create(
     let file = disk.create(STORE_FILE_NEW).map_err(io)?;
     let database = redb::Builder::new()
         .set_cache_size(page_cache_bytes)
-        .create_with_backend(Backend(file))
+        .create_with_backend(Backend::direct(file))
         .map_err(|error| failed(what, error))?;
     let fill = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
@@ -123,17 +123,20 @@ fn format_record(store_id: &[u8; 16]) -> Vec<u8> {
     [&MAGIC[..], &FORMAT.to_le_bytes(), store_id].concat()
 }
 
-fn open_database(disk: &dyn Disk, page_cache_bytes: usize) -> Result<redb::Database> {
+/// Opens the database without changing its file, which the backend's release does.
+fn open_database(disk: &dyn Disk, page_cache_bytes: usize) -> Result<(redb::Database, Backend)> {
     let what = "failed to open `store.redb`";
     let file = disk.open(STORE_FILE).map_err(|error| io_failed(what, error))?;
     // redb takes an empty file for a new one; ours was renamed into place whole, so an empty one is a lost one.
     if file.len().map_err(|error| io_failed(what, error))? == 0 {
         return Err(Error::corrupt("failed to open `store.redb`: the file is empty"));
     }
-    redb::Builder::new()
+    let backend = Backend::held_back(file).map_err(|error| io_failed(what, error))?;
+    let database = redb::Builder::new()
         .set_cache_size(page_cache_bytes)
-        .create_with_backend(Backend(file))
-        .map_err(|error| not_a_store(what, error))
+        .create_with_backend(backend.clone())
+        .map_err(|error| not_a_store(what, error))?;
+    Ok((database, backend))
 }
 
 /// A file that redb does not take at all is somebody else's or damaged beyond telling.
@@ -149,17 +152,20 @@ fn not_a_store(what: &'static str, error: redb::DatabaseError) -> Error {
 }
 
 /// Checks that the database is a store of this format that goes with this key file, and takes it over.
-fn adopt(disk: &Arc<dyn Disk>, database: redb::Database, key_file: &KeyFile) -> Result<Opened> {
+fn adopt(disk: &Arc<dyn Disk>, database: redb::Database, backend: Backend, key_file: &KeyFile) -> Result<Opened> {
     let meta = read_meta(&database)?;
     check_format(&meta.format, key_file)?;
     let keys = Keys::open(key_file, &meta.keys)?;
     let mut state = State::decode(&meta.state, keys.store_id(), keys.store())?;
     let cutoffs = read_cutoffs(&database, &keys, &state)?;
-    let outcome = settle_epoch(disk.as_ref(), &keys, &mut state)?;
+    let outcome = judge_epoch(disk.as_ref(), &keys, &mut state)?;
+    if outcome == Epoch::FileIsOlder {
+        epoch::write(disk.as_ref(), &keys, state.epoch)?;
+    }
     let keys = Arc::new(keys);
     let database = Arc::new(RwLock::new(Some(database)));
     let reader = Reader::new(Arc::clone(&database), Arc::clone(&keys));
-    let mut writer = Writer::new(Arc::clone(disk), database, Arc::clone(&keys), state);
+    let mut writer = Writer::new(Arc::clone(disk), (database, backend), Arc::clone(&keys), state);
     if outcome == Epoch::StoreIsOlder {
         writer.end_everything()?;
     }
@@ -249,11 +255,12 @@ fn read_cutoffs(database: &redb::Database, keys: &Keys, state: &State) -> Result
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Epoch {
     Current,
+    FileIsOlder,
     StoreIsOlder,
 }
 
-/// Brings the epoch file up to the store, or finds that the store is an old copy.
-fn settle_epoch(disk: &dyn Disk, keys: &Keys, state: &mut State) -> Result<Epoch> {
+/// Whether the epoch file is behind the store, or the store is an old copy, which then gets the file's epoch.
+fn judge_epoch(disk: &dyn Disk, keys: &Keys, state: &mut State) -> Result<Epoch> {
     match epoch::read(disk, keys)? {
         Some(file) if file > state.epoch => {
             state.epoch = file;
@@ -264,6 +271,6 @@ fn settle_epoch(disk: &dyn Disk, keys: &Keys, state: &mut State) -> Result<Epoch
         None if state.commits > 0 => Err(Error::corrupt(
             "the file `epoch` of this store is missing; put it back (without it an old copy could pass for this store)",
         )),
-        Some(_) | None => epoch::write(disk, keys, state.epoch).map(|()| Epoch::Current),
+        Some(_) | None => Ok(Epoch::FileIsOlder),
     }
 }

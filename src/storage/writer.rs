@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use redb::ReadableTable;
 
+use super::backend::Backend;
 use super::disk::Disk;
 use super::record::{Cutoff, State};
 use super::schema::{BODIES, CUTOFFS, META, META_STATE, PRINCIPALS, SESSIONS, TOUCHES};
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct Writer {
     disk: Arc<dyn Disk>,
     database: Database,
+    backend: Backend,
     keys: Arc<Keys>,
     state: State,
     /// Whether this open has raised the epoch already.
@@ -32,8 +34,19 @@ pub(crate) struct Writer {
 const WHAT: &str = "failed to write `store.redb`";
 
 impl Writer {
-    pub(crate) fn new(disk: Arc<dyn Disk>, database: Database, keys: Arc<Keys>, state: State) -> Self {
-        Self { disk, database, keys, state, raised: false, settled: true, failed: false }
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        (database, backend): (Database, Backend),
+        keys: Arc<Keys>,
+        state: State,
+    ) -> Self {
+        Self { disk, database, backend, keys, state, raised: false, settled: true, failed: false }
+    }
+
+    /// Lets what opening has changed reach the file, now that the store is known to be ours and whole. Before it,
+    /// nothing may be written.
+    pub(crate) fn take_over(&mut self) -> Result<()> {
+        self.backend.release().map_err(|error| Error::new(ErrorKind::Storage, WHAT).because(error))
     }
 
     /// Makes a batch durable. Blocks until it is.
@@ -83,6 +96,7 @@ impl Writer {
 
     /// Ends every session, because the store is an older copy of itself. Principals that are disabled stay so.
     pub(crate) fn end_everything(&mut self) -> Result<()> {
+        self.take_over()?;
         let mut state = self.state;
         state.commits += 1;
         let keys = Arc::clone(&self.keys);
