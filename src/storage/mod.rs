@@ -88,11 +88,18 @@ pub(crate) struct TouchBlock {
 /// The open B-tree, shared by the reader and the writer, and gone once the store is closed.
 type Database = Arc<RwLock<Option<redb::Database>>>;
 
-/// Turns an error of redb into ours. Damage and a file that ends early are the file's fault, the rest the disk's.
+/// Turns an error of redb into ours. Damage, tables that are not as we made them and a file that ends early are the
+/// file's fault, the rest the disk's.
 fn failed(what: &'static str, error: impl Into<redb::Error>) -> Error {
     let error: redb::Error = error.into();
     let damaged = match &error {
-        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableDoesNotExist(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TableIsNotMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. } => true,
         redb::Error::Io(cause) => {
             matches!(cause.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData)
         }
