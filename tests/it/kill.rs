@@ -99,7 +99,7 @@ fn work(sessions: &Sessions, worker: u64, seed: u64, mut mine: Vec<(String, Toke
                 say(&format!("ok end {name}"));
                 mine.remove(place);
             }
-            (9, Some(_)) if random.next() % 4 == 0 => {
+            (9, Some(_)) if random.next().is_multiple_of(4) => {
                 say(&format!("do all {worker}"));
                 sessions.revoke_all(&principal).unwrap().blocking_wait().unwrap();
                 say(&format!("ok all {worker}"));

@@ -10,6 +10,7 @@
 
 mod api;
 mod example;
+mod junk;
 mod kill;
 mod model;
 mod power_cuts;
