@@ -15,6 +15,7 @@ mod kill;
 mod model;
 mod power_cuts;
 mod rng;
+mod secrets;
 mod support;
 mod threads;
 mod tidy;
