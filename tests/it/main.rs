@@ -17,6 +17,7 @@ mod power_cuts;
 mod rng;
 mod secrets;
 mod support;
+mod tamper;
 mod threads;
 mod tidy;
 mod traps;
