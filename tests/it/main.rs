@@ -14,6 +14,7 @@ mod junk;
 mod kill;
 mod model;
 mod power_cuts;
+mod refusals;
 mod rng;
 mod secrets;
 mod support;
