@@ -10,6 +10,7 @@
 
 mod api;
 mod example;
+mod faults;
 mod junk;
 mod kill;
 mod model;

@@ -1,0 +1,206 @@
+//! A disk that fails at the Nth operation, once or for ever, for every N: nothing that is not there was acknowledged,
+//! what ended stays ended, memory goes on, and opening again works.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::io;
+
+use dwell::sim::Directory;
+use dwell::{ErrorKind, Field, Options, Result, Sessions, SignIn, Token};
+
+use crate::support::manual;
+
+const NUMBER: Field<u32> = Field::new("number");
+const FAULTS: [io::ErrorKind; 2] = [io::ErrorKind::StorageFull, io::ErrorKind::Other];
+const TIMES: [u64; 2] = [1, u64::MAX];
+
+/// What a script was told.
+#[derive(Default)]
+struct Told {
+    /// Signed in, with the number that must be there and the one that may be, if any.
+    live: Option<(Token, Option<u32>, Option<u32>)>,
+    /// May be there, as the end of them was not acknowledged.
+    doubtful: Vec<Token>,
+    ended: Vec<Token>,
+    anonymous: Option<Token>,
+    disabled: bool,
+    failed: bool,
+}
+
+fn storage(told: &mut Told, error: &dwell::Error) {
+    // The one that meets the fault does not know what became of its change; those after it are refused.
+    let expected = if told.failed { &[ErrorKind::Storage][..] } else { &[ErrorKind::Unknown, ErrorKind::Storage] };
+    assert!(expected.contains(&error.kind()), "{error:#} ({:?})", error.kind());
+    told.failed = true;
+}
+
+fn wait<T>(told: &mut Told, receipt: Result<dwell::Receipt<T>>) -> Option<T> {
+    match receipt.and_then(dwell::Receipt::blocking_wait) {
+        Ok(value) => {
+            assert!(!told.failed, "acknowledged on a disk that has failed");
+            Some(value)
+        }
+        Err(error) => {
+            storage(told, &error);
+            None
+        }
+    }
+}
+
+fn sign_in(told: &mut Told, sessions: &Sessions, who: &str) -> Option<Token> {
+    wait(told, sessions.start().sign_in(SignIn::new(who)))
+}
+
+/// A little of everything. Changes that end something take effect in memory whatever the disk does.
+fn script(sessions: &Sessions) -> Told {
+    let mut told = Told::default();
+    let told = &mut told;
+    let first = sessions.start().set(NUMBER, &1);
+    assert!(first.is_ok() || told.failed);
+    let anonymous = sessions.start();
+    anonymous.set(NUMBER, &5).unwrap();
+    if wait(told, anonymous.save()).is_some() {
+        told.anonymous = anonymous.token();
+    }
+    for (number, who) in ["bob", "bob", "bob", "bob", "bob", "bob", "cyd"].into_iter().enumerate() {
+        let Some(token) = sign_in(told, sessions, who) else { continue };
+        match number {
+            0 => {
+                let gone = wait(told, sessions.load(&token).unwrap().unwrap().destroy());
+                assert!(sessions.load(&token).unwrap().is_none(), "signed out, whatever the disk does");
+                if gone.is_some() { &mut told.ended } else { &mut told.doubtful }.push(token);
+            }
+            _ => told.doubtful.push(token),
+        }
+    }
+    if let Some(token) = sign_in(told, sessions, "ada") {
+        told.live = Some((token.clone(), None, None));
+        let session = sessions.load(&token).unwrap().unwrap();
+        for number in 1..4 {
+            // The session itself goes on in memory.
+            session.set(NUMBER, &number).unwrap();
+            let saved = wait(told, session.save());
+            if let Some((_, sure, perhaps)) = &mut told.live {
+                *perhaps = Some(number);
+                if saved.is_some() {
+                    *sure = Some(number);
+                }
+            }
+            assert_eq!(sessions.load(&token).unwrap().unwrap().get(NUMBER).unwrap(), Some(number));
+        }
+        match wait(told, session.rotate()) {
+            Some(new) => {
+                told.ended.push(token);
+                if let Some(live) = &mut told.live {
+                    live.0 = new;
+                }
+            }
+            // Either token may be on disk, so neither is used.
+            None if told.live.is_some() && session.get(NUMBER).is_err() => {
+                assert!(sessions.load(&token).unwrap().is_none());
+                told.live = None;
+                told.doubtful.push(token);
+            }
+            None => {}
+        }
+    }
+    for (who, disable) in [("bob", false), ("cyd", true)] {
+        let ended = if disable { sessions.disable(who) } else { sessions.revoke_all(who) };
+        let acknowledged = wait(told, ended).is_some();
+        assert!(sessions.of(who).unwrap().is_empty(), "signed out everywhere, whatever the disk does");
+        told.disabled = disable && acknowledged;
+        if acknowledged && !disable {
+            let bobs = told.doubtful.len().min(5);
+            let ended: Vec<Token> = told.doubtful.drain(..bobs).collect();
+            told.ended.extend(ended);
+        }
+    }
+    for token in told.ended.iter().chain(&told.doubtful) {
+        assert!(sessions.load(token).unwrap().is_none(), "ended, and back");
+    }
+    std::mem::take(told)
+}
+
+/// What is found after opening again, with the process gone or with the power gone.
+fn check(directory: &Directory, options: &Options, told: &Told) {
+    // A copy has no faults planned.
+    for power_cut in [false, true] {
+        let directory = directory.copy();
+        if power_cut {
+            directory.restore_power();
+        }
+        let sessions = directory.open(options).unwrap_or_else(|error| panic!("cut: {power_cut}: {error:#}"));
+        for token in &told.ended {
+            assert!(sessions.load(token).unwrap().is_none(), "the end of a session was acknowledged");
+        }
+        if let Some((token, sure, perhaps)) = &told.live {
+            let session = sessions.load(token).unwrap().expect("the sign-in was acknowledged");
+            let number = session.get(NUMBER).unwrap();
+            assert!(number == *sure || number == *perhaps || (number > *sure && number < *perhaps), "{number:?}");
+        }
+        if let Some(token) = &told.anonymous {
+            assert_eq!(sessions.load(token).unwrap().unwrap().get(NUMBER).unwrap(), Some(5));
+        }
+        if told.disabled {
+            assert_eq!(sessions.start().sign_in("cyd").unwrap_err().kind(), ErrorKind::Refused);
+        }
+        // And it works.
+        sessions.start().sign_in("eve").unwrap().blocking_wait().unwrap();
+        sessions.close().unwrap();
+    }
+}
+
+#[test]
+fn every_operation_of_a_script_can_fail() {
+    let (options, _clock) = manual();
+    let all = {
+        let directory = Directory::new(0);
+        let sessions = directory.open(&options).unwrap();
+        let told = script(&sessions);
+        assert!(!told.failed && told.live.is_some() && told.disabled && told.anonymous.is_some());
+        assert_eq!((told.ended.len(), told.doubtful.len()), (7, 1));
+        sessions.close().unwrap();
+        directory.operations()
+    };
+    assert!(all > 100, "{all} operations");
+    for (at, kind, times) in (0..all)
+        .flat_map(|at| FAULTS.map(|kind| (at, kind)))
+        .flat_map(|(at, kind)| TIMES.map(|times| (at, kind, times)))
+    {
+        let directory = Directory::new(at);
+        directory.fail_at(at, times, kind);
+        let told = match directory.open(&options) {
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::Storage | ErrorKind::Directory), "{at}: {error:#}");
+                Told::default()
+            }
+            Ok(sessions) => {
+                let mut told = script(&sessions);
+                // Closing tells of trouble, earlier or its own.
+                let closed = sessions.close();
+                assert!(closed.is_err() || !told.failed, "{at}: closing hides the failure");
+                if closed.is_err() && !told.failed {
+                    told.failed = true;
+                }
+                told
+            }
+        };
+        check(&directory, &options, &told);
+    }
+}
+
+#[test]
+fn a_store_whose_making_failed_once_is_made_at_the_next_try() {
+    let (options, _clock) = manual();
+    for at in 0.. {
+        let directory = Directory::new(at);
+        directory.fail_at(at, 1, io::ErrorKind::StorageFull);
+        let failed = directory.open(&options).is_err();
+        let sessions = directory.open(&options).unwrap_or_else(|error| panic!("operation {at}: {error:#}"));
+        sessions.start().sign_in("ada").unwrap().blocking_wait().unwrap();
+        if !failed && directory.operations() > at {
+            assert!(at > 10, "only {at} operations made a store");
+            break;
+        }
+    }
+}
