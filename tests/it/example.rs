@@ -1,5 +1,6 @@
 //! `examples/no_framework.rs` as a visitor meets it: a real process, killed with SIGKILL, over raw HTTP.
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
