@@ -1,20 +1,83 @@
-//! Sessions that survive restarts.
+//! Sessions that survive restarts: an embedded session engine for Rust web applications.
+//!
+//! One directory holds all sessions of a program. There is no server and no database to install. Deciding whether a
+//! token is live happens in memory, reading never writes, and a change that was confirmed is there after `kill -9`.
+//!
+//! ```
+//! use dwell::{Field, Sessions};
+//!
+//! const VISITS: Field<u32> = Field::new("visits");
+//!
+//! # let home = tempfile::tempdir().unwrap();
+//! # let path = home.path().join("sessions");
+//! let sessions = Sessions::open(path)?; // a directory of its own
+//! let session = sessions.start();
+//! let token = session.sign_in("ada")?.blocking_wait()?; // for a cookie: token.expose()
+//! session.update(VISITS, |visits| *visits += 1)?;
+//! session.save()?.blocking_wait()?; // on disk now
+//!
+//! let again = sessions.load(&token)?.expect("signed in");
+//! assert_eq!(again.get(VISITS)?, Some(1));
+//! # Ok::<(), dwell::Error>(())
+//! ```
+//!
+//! Four names are enough to begin with:
+//!
+//! - [`Sessions`] is the open store. Clone it into your handlers.
+//! - [`Session`] is a handle to one visitor. All requests of a visitor share the session's data, so
+//!   [`update`](Session::update) loses nothing.
+//! - [`Field`] is a constant for each thing a session keeps: a name, a type, a version.
+//! - [`Token`] is the secret in the visitor's cookie. The store does not keep it.
+//!
+//! # What it promises
+//!
+//! - **Confirmed is durable.** When a [`Receipt`] is ready, the change is on the disk.
+//! - **An ended session stays ended.** A request that is still running when its visitor signs out elsewhere gets
+//!   [`ErrorKind::Gone`] for its write; nothing brings the session back, in memory or on disk.
+//! - **Nobody waits for the disk without asking to.** `get`, `set` and `update` work on memory; so does `load`, except
+//!   for the first use of a session after a start or after it fell out of the cache.
+//! - **Deadlines hold.** Idle time and life are judged at every load, not when a timer gets to it, and a wall clock that
+//!   jumps while the program runs changes neither.
+//! - **The disk alone gives nothing away that opens a session.** Data is sealed under a key that takes the visitor's
+//!   token and the server's key file together.
+//!
+//! A draft so far: the format on disk may change, the web layer (cookies, frameworks) is not there yet, and after a crash
+//! an idle session may end early. [`guide::operations`] says how early.
+//!
+//! # Where to read on
+//!
+//! Using it: [`Field`], [`Session`], [`Sessions`], [`SignIn`], [`Options`], [`ErrorKind`]. The example `no_framework` is
+//! a whole site on a synchronous HTTP server. Running it: [`guide::operations`] and [`guide::security`]. How it works:
+//! [`guide::architecture`], then the source in the order it names there.
+//!
+//! # Features
+//!
+//! - `json` (on by default): [`Field::json`], for types that the compact format cannot carry.
+//! - `sim`: a simulated directory with power cuts, for testing the engine itself. Not covered by semantic versioning.
 #![forbid(unsafe_code)]
 
-mod codec;
-mod engine;
+pub mod guide;
+
+// In reading order: what an application holds, then the vocabulary, then what is below.
+mod sessions;
+
+mod session;
+mod sign_in;
+
 mod error;
 mod field;
 mod options;
-mod seal;
-mod session;
-mod sessions;
-mod sign_in;
-#[cfg(feature = "sim")]
-pub mod sim;
-mod storage;
 mod time;
 mod token;
+
+mod codec;
+mod seal;
+
+mod engine;
+mod storage;
+
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use engine::Receipt;
 pub use error::{Error, ErrorKind, Result};
@@ -25,3 +88,8 @@ pub use sessions::Sessions;
 pub use sign_in::{Class, SessionInfo, SignIn, Stats};
 pub use time::{Clock, ManualClock, Timestamp};
 pub use token::{SessionId, Token};
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

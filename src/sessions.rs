@@ -52,7 +52,7 @@ struct Handle {
 impl Sessions {
     /// Opens the directory with the default [`Options`], or makes it. Its parent must exist.
     ///
-    /// Blocks: reads every session's header (about a third of a second for a million).
+    /// Blocks: reads every session's header (about a second for a million).
     ///
     /// # Errors
     /// [`Locked`](crate::ErrorKind::Locked), [`Directory`](crate::ErrorKind::Directory),

@@ -1,0 +1,20 @@
+//! The longer story, in five pages.
+//!
+//! Read [`architecture`] to find your way in the source, [`decisions`] before changing something that looks odd,
+//! [`operations`] before running it, [`security`] before relying on it, and [`disk_format`] with a hex editor open.
+//! There is no code here: each page is a Markdown file of `src/guide`, rendered.
+
+#[doc = include_str!("guide/architecture.md")]
+pub mod architecture {}
+
+#[doc = include_str!("guide/operations.md")]
+pub mod operations {}
+
+#[doc = include_str!("guide/security.md")]
+pub mod security {}
+
+#[doc = include_str!("guide/decisions.md")]
+pub mod decisions {}
+
+#[doc = include_str!("guide/disk_format.md")]
+pub mod disk_format {}
