@@ -4,12 +4,12 @@
 //! lock, and leaves the rest to the engine. Invariants: no code of the application (closures, serde) runs under a
 //! lock; absence is `None`; a value that does not decode is never passed off as another.
 
+mod inquiries;
 mod values;
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,8 +21,7 @@ use crate::engine::{Binding, Cell, Engine, Receipt, Rotate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::field::{Field, View};
 use crate::sign_in::{Class, SignIn};
-use crate::time::Timestamp;
-use crate::token::{SessionId, Token};
+use crate::token::Token;
 
 /// One visitor's session: typed data, and who is signed in.
 ///
@@ -204,9 +203,11 @@ impl Session {
             let data = self.data()?.unwrap_or_default();
             let before = fields::find(&data, field.name());
             let mut value = read(&self.0, field, before)?;
+            let was_absent = value.is_none();
             let answer = change(&mut value)?;
             let bytes = value.as_ref().map(|value| encode(field, value)).transpose()?;
-            if bytes.is_none() && before.is_none() {
+            // Nothing to do; and a value of another version that reads as absent is not ours to remove.
+            if bytes.is_none() && was_absent {
                 return Ok(answer);
             }
             let done = self.edit(field.is_relaxed(), |now| {
@@ -354,9 +355,17 @@ impl Session {
     /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn destroy(self) -> Result<Receipt> {
-        match self.0.session() {
-            Some((cell, generation)) => cell.engine.destroy(&cell, generation),
-            None => Ok(Receipt::ready(())),
+        let Some((mut cell, mut generation)) = self.0.session() else { return Ok(Receipt::ready(())) };
+        loop {
+            match cell.engine.destroy(&cell, generation) {
+                Err(error) if error.kind() == ErrorKind::Gone => {}
+                done => return done,
+            }
+            // A sign-in or rotation of this handle may have moved it on meanwhile; what it is now is what is to end.
+            match self.0.session() {
+                Some((now, new)) if !Arc::ptr_eq(&now, &cell) || new != generation => (cell, generation) = (now, new),
+                _ => return Err(Error::gone()),
+            }
         }
     }
 
@@ -380,86 +389,6 @@ impl Session {
             Some((cell, generation)) => cell.engine.save(&cell, generation),
             None => Ok(Receipt::ready(())),
         }
-    }
-
-    /// The token to hand to the client, if this handle's session got a new one: at its first write, a sign-in or a
-    /// rotation. `None` for a session that was loaded; its client has the token.
-    #[must_use]
-    pub fn token(&self) -> Option<Token> {
-        self.0.token()
-    }
-
-    /// What names the session in lists and logs; `None` before the first write. Stays the same from sign-in to
-    /// sign-out.
-    #[must_use]
-    pub fn id(&self) -> Option<SessionId> {
-        self.0.session().map(|(cell, _)| cell.engine.keys.handle(cell.row))
-    }
-
-    /// Who is signed in, if anybody is.
-    ///
-    /// # Errors
-    /// [`Gone`](ErrorKind::Gone).
-    pub fn principal(&self) -> Result<Option<Arc<str>>> {
-        self.inspect(None, |content| content.principal.clone())
-    }
-
-    /// What the session grants.
-    ///
-    /// # Errors
-    /// [`Gone`](ErrorKind::Gone).
-    pub fn class(&self) -> Result<Class> {
-        self.inspect(Class::Anonymous, |content| content.header.class.into())
-    }
-
-    /// When the session began, by the wall clock of that moment; `None` before the first write.
-    ///
-    /// # Errors
-    /// [`Gone`](ErrorKind::Gone).
-    pub fn created(&self) -> Result<Option<Timestamp>> {
-        self.inspect(None, |content| Some(content.header.created_wall))
-    }
-
-    /// How long ago the person last proved who they are; `None` if nobody is signed in.
-    ///
-    /// # Errors
-    /// [`Gone`](ErrorKind::Gone).
-    pub fn auth_age(&self) -> Result<Option<Duration>> {
-        let authenticated =
-            self.inspect(None, |content| content.principal.is_some().then_some(content.header.authenticated))?;
-        let Some(authenticated) = authenticated else { return Ok(None) };
-        let seconds = self.0.engine().clock.now().since(authenticated);
-        Ok(Some(Duration::from_secs(seconds.into())))
-    }
-
-    /// How long the session would live without another request, in whole seconds; `None` before the first write.
-    ///
-    /// # Errors
-    /// [`Gone`](ErrorKind::Gone).
-    pub fn idle_left(&self) -> Result<Option<Duration>> {
-        Ok(self.left()?.map(|(idle, _)| Duration::from_secs(idle.into())))
-    }
-
-    /// How long the session can live at most, in whole seconds; `None` before the first write.
-    ///
-    /// # Errors
-    /// [`Gone`](ErrorKind::Gone).
-    pub fn life_left(&self) -> Result<Option<Duration>> {
-        Ok(self.left()?.map(|(_, life)| Duration::from_secs(life.into())))
-    }
-
-    fn left(&self) -> Result<Option<(u32, u32)>> {
-        self.0.session().map(|(cell, generation)| cell.engine.left(&cell, generation)).transpose()
-    }
-
-    fn inspect<T>(&self, fresh: T, read: impl FnOnce(&crate::engine::Content) -> T) -> Result<T> {
-        self.0
-            .with(|cell, generation| {
-                let content = cell.lock();
-                content.check(generation)?;
-                Ok(read(&content))
-            })
-            .unwrap_or(Ok(fresh))
     }
 
     /// The encoded fields, or `None` before the first write.

@@ -11,7 +11,7 @@ use crate::engine::{Engine, Found, Receipt, Spare};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::session::Session;
-use crate::sign_in::{SessionInfo, Stats, check_principal, decode_facts};
+use crate::sign_in::{Class, SessionInfo, Stats, check_principal, decode_facts};
 use crate::storage::directory::{self, DirectoryLock};
 use crate::storage::disk::{Disk, SimDisk};
 use crate::token::{OsEntropy, SessionId, Token};
@@ -190,12 +190,12 @@ impl Sessions {
     /// ```
     pub fn revoke_others(&self, session: &Session) -> Result<Receipt<usize>> {
         let (cell, generation) = session.binding().require()?;
-        let principal = {
+        let (principal, class) = {
             let content = cell.lock();
             content.check(generation)?;
-            content.header.principal
+            (content.header.principal, Class::from(content.header.class))
         };
-        if principal.0 == 0 {
+        if class != Class::Authenticated {
             return Err(Error::new(crate::ErrorKind::Refused, "nobody is signed in to this session"));
         }
         self.0.engine.end_many(principal, Spare::Caller(&cell, generation))

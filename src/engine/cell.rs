@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -31,10 +31,10 @@ pub(crate) struct Cell {
     /// Set by every load, cleared by a sweep of the cache: what it finds clear has not been used since the last.
     used: AtomicBool,
     content: Mutex<Content>,
+    accounted: AtomicUsize,
 }
 
 /// What a cell protects; what every request reads comes first.
-#[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Content {
     pub(crate) life: Life,
@@ -90,6 +90,7 @@ impl Cell {
             generation: AtomicU32::new(content.header.generation),
             used: AtomicBool::new(true),
             content: Mutex::new(content),
+            accounted: AtomicUsize::new(0),
         }
     }
 
@@ -138,9 +139,25 @@ impl Cell {
         content.version == content.durable && !content.header_pending && !content.memory_only && content.group.is_none()
     }
 
-    /// Memory that the cell takes, its own overhead included.
+    /// Notes how much memory the cell takes, for the cache's budget, and returns it. Under its shard's write lock.
+    pub(crate) fn account(&self) -> usize {
+        let bytes = self.bytes();
+        self.accounted.store(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// What was noted last.
+    pub(crate) fn accounted(&self) -> usize {
+        self.accounted.load(Ordering::Relaxed)
+    }
+
+    /// Memory that the cell takes from the cache's budget, its own overhead included. What stays off the disk cannot
+    /// be dropped, and has a limit of its own.
     pub(crate) fn bytes(&self) -> usize {
         let content = self.content.lock();
+        if content.memory_only {
+            return 0;
+        }
         let name = content.principal.as_ref().map_or(0, |name| name.len() + ALLOCATION);
         size_of::<Self>() + 3 * ALLOCATION + content.data.len() + content.facts.len() + name
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::options::Options;
 use crate::storage::record::Checkpoint;
 use crate::time::{Clock, Tick, Timestamp, ms_of};
 
@@ -36,20 +37,23 @@ impl EngineClock {
         }
     }
 
-    /// Goes on from a checkpoint. In the same boot the time since boot tells what passed. In another boot the
-    /// wall clock does, if it moved forward, and at least the time this boot has been up has passed.
+    /// Goes on from a checkpoint. In the same boot the time since boot tells what passed. In another boot the wall clock
+    /// does, if it moved forward, and at least the time this boot has been up has passed. Where boots cannot be told
+    /// apart, time since boot that went on counts as the same boot's, unless the wall clock says that more passed.
     pub(crate) fn resume(clock: Arc<dyn Clock>, from: &Checkpoint) -> Self {
         let since_boot_ms = ms_of(clock.since_boot());
         let boot_id = clock.boot_id().unwrap_or_default();
-        let same_boot = boot_id != [0; 16] && boot_id == from.boot_id && since_boot_ms >= from.since_boot_ms;
-        let passed = if same_boot {
-            since_boot_ms - from.since_boot_ms
-        } else {
-            clock.wall().unix_ms().saturating_sub(from.wall_ms).max(since_boot_ms)
+        let went_on = since_boot_ms.checked_sub(from.since_boot_ms);
+        let by_wall = clock.wall().unix_ms().saturating_sub(from.wall_ms);
+        let (passed, same_boot) = match went_on {
+            Some(passed) if boot_id == from.boot_id && boot_id != [0; 16] => (passed, true),
+            Some(passed) if boot_id == from.boot_id => (passed.max(by_wall), false),
+            _ => (by_wall.max(since_boot_ms), false),
         };
         Self {
             clock,
-            origin_engine_ms: from.engine_ms.saturating_add(passed),
+            // More than the longest life ends every session just as well, and leaves engine time room to go on.
+            origin_engine_ms: from.engine_ms.saturating_add(passed.min(ms_of(Options::LIFETIME_MAX))),
             origin_boot_ms: since_boot_ms,
             boot_id,
             provisional: !same_boot,
@@ -57,7 +61,8 @@ impl EngineClock {
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
-        self.origin_engine_ms + ms_of(self.clock.since_boot()).saturating_sub(self.origin_boot_ms)
+        let passed = ms_of(self.clock.since_boot()).saturating_sub(self.origin_boot_ms);
+        self.origin_engine_ms.saturating_add(passed)
     }
 
     pub(crate) fn now(&self) -> Tick {
@@ -117,5 +122,42 @@ mod tests {
         assert_eq!(resume(&clock, &begin).now(), Tick(1));
         clock.advance(Duration::from_secs(5));
         assert_eq!(resume(&clock, &begin).now(), Tick(6));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_a_century_ahead_costs_ten_years_at_most() {
+        let clock = ManualClock::new();
+        let begin = EngineClock::beginning(&clock);
+        clock.reboot();
+        clock.set_wall(Timestamp::from_unix_ms(u64::MAX));
+        assert_eq!(resume(&clock, &begin).now_ms(), 1000 + ms_of(Options::LIFETIME_MAX));
+    }
+
+    #[derive(Debug)]
+    struct Nameless(ManualClock);
+
+    impl Clock for Nameless {
+        fn since_boot(&self) -> Duration {
+            self.0.since_boot()
+        }
+        fn wall(&self) -> Timestamp {
+            self.0.wall()
+        }
+        fn boot_id(&self) -> Option<[u8; 16]> {
+            None
+        }
+    }
+
+    #[test]
+    fn where_boots_have_no_names_a_restart_costs_the_time_it_took() {
+        let clock = ManualClock::new();
+        clock.advance(Duration::from_secs(10 * 24 * 3600));
+        let begin = EngineClock::beginning(&Nameless(clock.clone()));
+        clock.advance(Duration::from_secs(2));
+        let resumed = EngineClock::resume(Arc::new(Nameless(clock.clone())), &begin);
+        assert_eq!(resumed.now(), Tick(3));
+        clock.reboot();
+        clock.set_wall(Timestamp::from_unix_ms(begin.wall_ms + 90_000));
+        assert_eq!(EngineClock::resume(Arc::new(Nameless(clock)), &begin).now(), Tick(91));
     }
 }

@@ -16,7 +16,7 @@ use super::principals::Locked;
 use super::queue::Swept;
 use super::receipt::Receipt;
 use super::slot::{ListId, Slot, SlotId};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::seal::Fingerprint;
 use crate::storage::record::{Cutoff, PrincipalRef, Row};
 use crate::token::SessionId;
@@ -95,6 +95,18 @@ impl Cutoffs {
     }
 }
 
+/// What becomes of an ended session's row. It is queued while the list is still locked, so that whoever locks the list
+/// next, and finds the session gone, waits for a batch that has the deletion in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    /// To be deleted before anybody is told.
+    Delete,
+    /// Dead by its deadline, or by this cutoff, whatever is on disk: to be deleted when there is time.
+    Sweep(Option<PrincipalRef>),
+    /// The commit that ends the session has deleted it.
+    Deleted,
+}
+
 /// Whom `end_many` leaves alone, and what it marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spare<'a> {
@@ -115,17 +127,18 @@ impl Eq for Cell {}
 
 impl Engine {
     /// Ends a session by its token's fingerprint. `true` if it was live until now.
-    pub(super) fn end(&self, fingerprint: Fingerprint, row: Row, reason: EndReason) -> bool {
-        self.end_if(fingerprint, row, reason, |_| true).is_some()
+    pub(super) fn end(&self, fingerprint: Fingerprint, row: Row, reason: EndReason, fate: Fate) -> bool {
+        self.end_if(fingerprint, row, reason, |_| Some(fate)).is_some()
     }
 
-    /// Ends a session if `doomed` agrees while nobody can touch it. Tells whether the session was kept off the disk.
+    /// Ends a session if `doomed` says so, and what becomes of its row, while nobody can touch it. Tells whether the
+    /// session was kept off the disk.
     pub(super) fn end_if(
         &self,
         fingerprint: Fingerprint,
         row: Row,
         reason: EndReason,
-        doomed: impl FnOnce(&Slot) -> bool,
+        doomed: impl FnOnce(&Slot) -> Option<Fate>,
     ) -> Option<Ended> {
         let list = self.index.find(fingerprint, row, |_, slot| slot.list())?;
         let mut locked = self.principals.lock_list(list);
@@ -138,20 +151,18 @@ impl Engine {
         list: ListId,
         (fingerprint, row): (Fingerprint, Row),
         reason: EndReason,
-        doomed: impl FnOnce(&Slot) -> bool,
+        doomed: impl FnOnce(&Slot) -> Option<Fate>,
     ) -> Option<Ended> {
         // Between finding the list and locking it, the session may have ended and its place been used again.
-        let removed = self.index.remove(fingerprint, row, |slot| slot.list() == list && doomed(slot))?;
-        let mut memory_only = false;
-        if let Some(cell) = &removed.cell {
-            let mut content = cell.lock();
-            memory_only = content.memory_only;
-            let group = content.kill(reason);
-            drop(content);
-            // A sign-in that ends its own old session goes on; whoever else ends it ends the sign-in too.
-            if let Some(group) = group.filter(|_| reason != EndReason::Replaced) {
-                group.kill();
-            }
+        let mut fate = Fate::Deleted;
+        let removed = self.index.remove(fingerprint, row, |slot| {
+            let doom = if slot.list() == list { doomed(slot) } else { None };
+            fate = doom.unwrap_or(fate);
+            doom.is_some()
+        })?;
+        let memory_only = removed.cell.as_ref().is_some_and(|cell| self.kill(cell, list, reason));
+        if !memory_only {
+            self.queue_fate(row, fate);
         }
         let left = locked.unlink(&self.index, &removed);
         self.forget_filed();
@@ -160,6 +171,34 @@ impl Engine {
             self.queue.push_emptied(locked.principal(), self.clock.now_ms());
         }
         Some(Ended { memory_only })
+    }
+
+    /// Marks a cell dead, and what depends on it. Tells whether the session was kept off the disk.
+    fn kill(&self, cell: &Cell, list: ListId, reason: EndReason) -> bool {
+        let mut content = cell.lock();
+        let memory_only = content.memory_only;
+        if memory_only {
+            self.memory_only_bytes.fetch_sub(content.charged, Ordering::Relaxed);
+            content.charged = 0;
+        }
+        let group = content.kill(reason);
+        drop(content);
+        // A sign-in that ends its own old session goes on, and so does one whose anonymous session had to make room:
+        // else a crowd of strangers could keep people from signing in. Whoever else ends it ends the sign-in too.
+        let goes_on = reason == EndReason::Replaced || (reason == EndReason::Limit && list == ListId::ANONYMOUS);
+        if let Some(group) = group.filter(|_| !goes_on) {
+            group.kill();
+        }
+        memory_only
+    }
+
+    fn queue_fate(&self, row: Row, fate: Fate) {
+        let now_ms = self.clock.now_ms();
+        match fate {
+            Fate::Delete => self.queue.push_dead(row, now_ms),
+            Fate::Sweep(cutoff) => self.queue.push_swept([Swept { row, cutoff }], now_ms),
+            Fate::Deleted => {}
+        }
     }
 
     /// Whether the time of a listed session has not run out, which the reaper may be late to notice.
@@ -176,8 +215,8 @@ impl Engine {
             content.check(generation)?;
             content.header.fingerprint
         };
-        match self.end_if(fingerprint, cell.row, EndReason::SignedOut, |_| true) {
-            Some(ended) => Ok(self.delete(cell.row, ended)),
+        match self.end_if(fingerprint, cell.row, EndReason::SignedOut, |_| Some(Fate::Delete)) {
+            Some(ended) => Ok(self.deletion(ended)),
             // Somebody else was first. If that was a rotation, the session lives on under a token that is not this
             // handle's to end.
             None => Err(Error::gone()),
@@ -185,9 +224,13 @@ impl Engine {
     }
 
     /// Ends the session that a handle names. `None` if there is none, or the handle is not ours.
+    ///
+    /// # Errors
+    /// `Busy` if rotations overtook every try.
     pub(crate) fn revoke(self: &Arc<Self>, id: SessionId) -> Result<Option<Receipt>> {
         self.check_open()?;
         let Some(row) = self.keys.row_of(id) else { return Ok(None) };
+        let mut tried = None;
         for _ in 0..REVOKE_TRIES {
             let unwritten = self.unwritten.lock().get(&row).copied();
             let fingerprint = match unwritten {
@@ -197,13 +240,17 @@ impl Engine {
                     None => return Ok(None),
                 },
             };
-            if let Some(ended) = self.end_if(fingerprint, row, EndReason::Revoked, |_| true) {
-                return Ok(Some(self.delete(row, ended)));
+            if let Some(ended) = self.end_if(fingerprint, row, EndReason::Revoked, |_| Some(Fate::Delete)) {
+                return Ok(Some(self.deletion(ended)));
             }
+            if tried == Some(fingerprint) {
+                return Ok(None);
+            }
+            tried = Some(fingerprint);
             // A rotation may have been written and not taken effect yet. It has once the writer's turn is over.
             drop(self.writer.lock());
         }
-        Ok(None)
+        Err(Error::new(ErrorKind::Busy, "the session is being rotated again and again; try again in a moment"))
     }
 
     /// Ends all sessions of a principal but the spared one. The receipt's number is how many.
@@ -224,6 +271,7 @@ impl Engine {
         let now_ms = self.clock.now_ms();
         let use_cutoff = rows.len() > DIRECT_MAX;
         let below = Row(self.next_row.load(Ordering::SeqCst));
+        let ends = use_cutoff || spare == Spare::NobodyAndDisable;
         let changed = self.cutoffs.change(principal, if use_cutoff { rows.len() } else { 0 }, |cutoff| {
             if use_cutoff {
                 cutoff.below = below;
@@ -234,7 +282,7 @@ impl Engine {
             cutoff.disabled |= spare == Spare::NobodyAndDisable;
         });
         if changed {
-            self.queue.push_cutoff(principal, now_ms);
+            self.queue.push_cutoff(principal, ends, now_ms);
         }
         let count = rows.iter().filter(|&&(_, slot)| self.is_live(slot)).count();
         if !rows.is_empty() {
@@ -252,32 +300,23 @@ impl Engine {
         let changed =
             self.cutoffs.is_disabled(principal) && self.cutoffs.change(principal, 0, |cutoff| cutoff.disabled = false);
         if changed {
-            self.queue.push_cutoff(principal, self.clock.now_ms());
+            self.queue.push_cutoff(principal, false, self.clock.now_ms());
         }
         drop(locked);
         Ok(self.when_durable(changed))
     }
 
     fn end_listed(&self, locked: &mut Locked<'_>, list: ListId, rows: &[(Row, SlotId)], cutoff: Option<PrincipalRef>) {
-        let now_ms = self.clock.now_ms();
+        let fate = if cutoff.is_some() { Fate::Sweep(cutoff) } else { Fate::Delete };
         for &(row, slot) in rows {
             let Some(fingerprint) = self.index.slot(slot, |slot| Fingerprint(slot.fingerprint)) else { continue };
-            self.end_locked(locked, list, (fingerprint, row), EndReason::Revoked, |_| true);
-        }
-        if cutoff.is_some() {
-            self.queue.push_swept(rows.iter().map(|&(row, _)| Swept { row, cutoff }), now_ms);
-        } else {
-            rows.iter().for_each(|&(row, _)| self.queue.push_dead(row, now_ms));
+            self.end_locked(locked, list, (fingerprint, row), EndReason::Revoked, |_| Some(fate));
         }
     }
 
-    /// Queues the deletion of an ended session; the receipt tells when it is durable.
-    fn delete(self: &Arc<Self>, row: Row, ended: Ended) -> Receipt {
-        if ended.memory_only {
-            return Receipt::ready(());
-        }
-        self.queue.push_dead(row, self.clock.now_ms());
-        self.when_durable(())
+    /// The receipt for the deletion of an ended session, which is queued.
+    fn deletion(self: &Arc<Self>, ended: Ended) -> Receipt {
+        if ended.memory_only { Receipt::ready(()) } else { self.when_durable(()) }
     }
 }
 
@@ -288,5 +327,5 @@ pub(super) struct Ended {
     pub(super) memory_only: bool,
 }
 
-/// One try finds a session unless a rotation comes in between, the second after it; a third costs nothing.
-const REVOKE_TRIES: usize = 3;
+/// Two tries with the same token find a session that is there; more are needed only if rotations come in between.
+const REVOKE_TRIES: usize = 16;

@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 
 use super::Engine;
 use super::binding::{Binding, Claim, Claimed};
-use super::cell::{Cell, Content, EndReason, Life};
+use super::cell::{Cell, Content, Life};
 use super::fields;
 use super::health::closed;
 use super::principals::LockedShard;
 use super::queue::Queued;
 use super::receipt::{Receipt, promise};
-use super::slot::{ListId, NewSlot};
+use super::slot::SlotId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{AtLimit, Limits};
 use crate::seal::{Fingerprint, Key, Wrap};
@@ -33,12 +33,12 @@ use crate::token::Token;
 pub(crate) struct Group {
     pub(crate) kind: Kind,
     /// Whose lock orders it.
-    principal: PrincipalRef,
+    pub(super) principal: PrincipalRef,
     killed: AtomicBool,
-    token: Token,
-    binding: Arc<Binding>,
+    pub(super) token: Token,
+    pub(super) binding: Arc<Binding>,
     /// Of a handle that has no session yet; let go of before anybody is told.
-    claim: Mutex<Option<Claim>>,
+    pub(super) claim: Mutex<Option<Claim>>,
 }
 
 pub(crate) enum Kind {
@@ -55,7 +55,7 @@ pub(crate) struct SignInRequest {
     pub(crate) method: u8,
     /// Shorter limits than the options'.
     pub(crate) limits: Option<Limits>,
-    /// Device and address, encoded; `None` keeps what the old session has.
+    /// Device and address, encoded; empty if there are none.
     pub(crate) facts: Vec<u8>,
 }
 
@@ -84,7 +84,7 @@ impl Group {
     }
 
     /// The row that a sign-in makes.
-    fn new_row(&self) -> Option<Row> {
+    pub(super) fn new_row(&self) -> Option<Row> {
         match &self.kind {
             Kind::SignIn { new, .. } => Some(new.row),
             Kind::Rotation { .. } => None,
@@ -128,19 +128,19 @@ impl Engine {
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let data_key = Key::random(self.entropy.as_ref())?;
         let Claimed { old, claim } = binding.claim()?;
+        if old.is_none() {
+            self.make_room_to_sign_in()?;
+        }
         let mut locked = self.principals.lock(principal);
         if self.cutoffs.is_disabled(principal) {
             return Err(Error::new(ErrorKind::Refused, "the principal is disabled"));
         }
-        if self.live() >= self.settings.sessions_max && old.is_none() {
-            return Err(Error::new(ErrorKind::Refused, "the store holds as many sessions as it may"));
-        }
         let same_principal = |cell: &Cell| cell.lock().header.principal == principal;
         let replaced = old.as_ref().filter(|(cell, _)| same_principal(cell)).map(|(cell, _)| cell.row);
-        let evicted = self.choose_evicted(&locked, replaced)?;
-        self.queue.check_room(false, 0)?;
+        let evicted = self.choose_evicted(&locked, replaced, request.class)?;
+        self.queue.check_room(false)?;
         // Under the lock, so that a cutoff set after it kills this row and one set before does not.
-        let row = self.next_row();
+        let row = self.next_row()?;
         let mut content = self.signed_in_content(row, principal, request, &token, data_key)?;
         // A name that is on disk stays there while the group is in the list.
         let sealed_name = if locked.is_named() {
@@ -182,7 +182,7 @@ impl Engine {
     pub(crate) fn rotate(self: &Arc<Self>, binding: &Arc<Binding>, how: Rotate) -> Result<Receipt<Token>> {
         let (cell, generation) = binding.require()?;
         self.check_durable()?;
-        self.queue.check_room(false, 0)?;
+        self.queue.check_room(false)?;
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let (promise, receipt) = promise();
         let (mut header, data_key) = {
@@ -258,7 +258,9 @@ impl Engine {
     }
 
     /// The principal's oldest sessions that have to end so that one more fits.
-    fn choose_evicted(&self, locked: &LockedShard<'_>, replaced: Option<Row>) -> Result<Vec<Row>> {
+    ///
+    /// Who has shown only half of who they are makes room among their like, and ends nobody else's session.
+    fn choose_evicted(&self, locked: &LockedShard<'_>, replaced: Option<Row>, class: ClassByte) -> Result<Vec<Row>> {
         let max = self.settings.per_principal_max as usize;
         let coming = locked.groups().iter().filter(|group| group.new_row().is_some()).count() + 1;
         if locked.count() as usize + coming <= max {
@@ -274,15 +276,23 @@ impl Engine {
         if self.settings.at_limit == AtLimit::Refuse {
             return Err(Error::new(ErrorKind::Refused, format!("the principal has {max} sessions, the most allowed")));
         }
+        if class == ClassByte::Pending {
+            rows.retain(|&(_, slot)| self.is_pending(slot));
+        }
         if excess > rows.len() {
             return Err(Error::new(
                 ErrorKind::Busy,
-                "more sign-ins of this principal are under way than it may have sessions",
+                "more sign-ins of this principal are under way than it may have sessions; try again in a moment",
             ));
         }
         rows.sort_unstable_by_key(|&(row, _)| row);
         rows.truncate(excess);
         Ok(rows.into_iter().map(|(row, _)| row).collect())
+    }
+
+    fn is_pending(&self, slot: SlotId) -> bool {
+        let profile = self.index.slot(slot, super::slot::Slot::profile);
+        profile.is_some_and(|profile| self.index.profiles().is_class(profile, ClassByte::Pending))
     }
 
     fn signed_in_content(
@@ -325,137 +335,6 @@ impl Engine {
         self.keys
             .wrap(&at, token, data_key)
             .ok_or_else(|| Error::new(ErrorKind::Key, "the server key of the session is gone"))
-    }
-
-    /// After the commit: the old session is dead, then the new one is live. Returns what to tell whoever waits.
-    pub(super) fn publish(self: &Arc<Self>, group: &Arc<Group>) -> Result<Token> {
-        let published = match &group.kind {
-            Kind::SignIn { old, new, evicted, .. } => {
-                if let Some(old) = old {
-                    let header = old.lock().header;
-                    if !self.end(header.fingerprint, old.row, EndReason::Replaced) {
-                        // Whoever ended it kills this group before letting go of the list.
-                        self.principals.pass_through(header.principal);
-                    }
-                }
-                for &row in evicted {
-                    // Asked for by row, because a rotation may have given it another token since the decision.
-                    let fingerprint = self.listed_fingerprint(group.principal, row);
-                    if fingerprint.is_some_and(|fingerprint| self.end(fingerprint, row, EndReason::Limit)) {
-                        self.counters.evicted.add(1);
-                    }
-                }
-                self.publish_sign_in(group, new)
-            }
-            Kind::Rotation { cell, header, wrap } => self.publish_rotation(group, cell, header, wrap),
-        };
-        let answer = match published {
-            Some((cell, generation)) => {
-                group.binding.move_to(cell, generation, group.token.clone());
-                Ok(group.token.clone())
-            }
-            None => {
-                // Its row was written all the same.
-                if let Some(row) = group.new_row() {
-                    self.queue.push_dead(row, self.clock.now_ms());
-                }
-                Err(Error::gone())
-            }
-        };
-        drop(group.claim.lock().take());
-        answer
-    }
-
-    /// The fingerprint that a principal's session has now. Only the writer, whose turn this is, changes it.
-    fn listed_fingerprint(&self, principal: PrincipalRef, row: Row) -> Option<Fingerprint> {
-        let locked = self.principals.lock(principal);
-        let (_, slot) = locked.rows(&self.index).into_iter().find(|&(other, _)| other == row)?;
-        self.index.slot(slot, |slot| Fingerprint(slot.fingerprint))
-    }
-
-    fn publish_sign_in(&self, group: &Arc<Group>, new: &Arc<Cell>) -> Option<(Arc<Cell>, u32)> {
-        let mut locked = self.principals.lock(group.principal);
-        locked.remove_group(group);
-        if group.is_killed() {
-            new.lock().kill(EndReason::Revoked);
-            self.queue.push_emptied(group.principal, self.clock.now_ms());
-            return None;
-        }
-        let list = locked.list_id();
-        let header = new.lock().header;
-        let slot = self.file(new.row, &header, list, Some(Arc::clone(new)));
-        locked.into_list().link(&self.index, slot);
-        self.arm(slot);
-        Some((Arc::clone(new), header.generation))
-    }
-
-    fn publish_rotation(
-        &self,
-        group: &Arc<Group>,
-        cell: &Arc<Cell>,
-        header: &Header,
-        wrap: &Wrap,
-    ) -> Option<(Arc<Cell>, u32)> {
-        let before = cell.lock().header.fingerprint;
-        let list = self.index.find(before, cell.row, |_, slot| slot.list())?;
-        let mut locked = self.principals.lock_list(list);
-        if group.is_killed() {
-            return None;
-        }
-        let mut last_seen = header.last_seen;
-        let removed = self.index.remove(before, cell.row, |slot| {
-            last_seen = last_seen.max(slot.last_seen());
-            slot.list() == list
-        })?;
-        locked.unlink(&self.index, &removed);
-        self.forget_filed();
-        cell.rotate(header, wrap);
-        // It may have been used by the old token since the decision.
-        let filed = Header { last_seen, ..*header };
-        let slot = self.file(cell.row, &filed, list, Some(Arc::clone(cell)));
-        locked.link(&self.index, slot);
-        self.arm(slot);
-        Some((Arc::clone(cell), header.generation))
-    }
-
-    /// A group that was killed before it was written: what it held goes on, if it still lives.
-    pub(super) fn abandon(&self, group: &Arc<Group>) {
-        if group.new_row().is_some() {
-            let mut locked = self.principals.lock(group.principal);
-            locked.remove_group(group);
-            drop(locked);
-            self.queue.push_emptied(group.principal, self.clock.now_ms());
-        }
-        if let Some(cell) = group.held() {
-            let mut content = cell.lock();
-            if content.group.as_ref().is_some_and(|other| Arc::ptr_eq(other, group)) {
-                content.group = None;
-            }
-        }
-        drop(group.claim.lock().take());
-    }
-
-    /// A group whose commit failed: whether it is on disk is unknown, so nothing of it may go on.
-    pub(super) fn fail_group(&self, group: &Arc<Group>) {
-        if let Some(cell) = group.held() {
-            let fingerprint = cell.lock().header.fingerprint;
-            self.end(fingerprint, cell.row, EndReason::Fault);
-        }
-        self.abandon(group);
-    }
-
-    /// Puts a session into the index.
-    pub(super) fn file(&self, row: Row, header: &Header, list: ListId, cell: Option<Arc<Cell>>) -> super::slot::SlotId {
-        let session = NewSlot {
-            fingerprint: header.fingerprint,
-            row,
-            profile: self.index.profiles().find(header.class, header.idle),
-            absolute: header.absolute,
-            last_seen: header.last_seen,
-            list,
-        };
-        self.count_filed();
-        self.index.insert(&session, cell)
     }
 }
 

@@ -115,10 +115,14 @@ impl Index {
         touched == Some(true)
     }
 
-    /// Files a session, with its cell if it is in use.
-    pub(crate) fn insert(&self, session: &NewSlot, cell: Option<Arc<Cell>>) -> SlotId {
+    /// Files a session, with its cell if it is in use, unless another has its fingerprint.
+    pub(crate) fn insert(&self, session: &NewSlot, cell: Option<Arc<Cell>>) -> Option<SlotId> {
         let number = shard_of(session.fingerprint);
         let mut shard = self.shard(number).write();
+        let same = |place: &u32| shard.slots.get(*place).is_some_and(|slot| slot.fingerprint == session.fingerprint.0);
+        if shard.table.find(session.fingerprint.hash(), same).is_some() {
+            return None;
+        }
         let place = shard.slots.take();
         if let Some(slot) = shard.slots.get_mut(place) {
             slot.fill(session);
@@ -128,7 +132,7 @@ impl Index {
         if let Some(cell) = cell {
             shard.insert_cell(place, cell, self.cell_bytes_max);
         }
-        SlotId(place << 8 | number)
+        Some(SlotId(place << 8 | number))
     }
 
     /// Takes a session out if `doomed` agrees: its token resolves no more, its place is free. No touch can come in
@@ -203,6 +207,23 @@ impl Index {
         shard.slots.get_mut(id.0 >> 8).map(change)
     }
 
+    /// Accounts for a cell whose data was written and may have changed in size.
+    pub(crate) fn recount(&self, cell: &Arc<Cell>) {
+        if cell.bytes() == cell.accounted() {
+            return;
+        }
+        let fingerprint = cell.lock().header.fingerprint;
+        let mut shard = self.shard(shard_of(fingerprint)).write();
+        let filed = shard.place(fingerprint, cell.row).and_then(|place| shard.cell(place));
+        if filed.is_some_and(|filed| Arc::ptr_eq(filed, cell)) {
+            shard.cell_bytes -= cell.accounted();
+            shard.cell_bytes += cell.account();
+            if shard.cell_bytes > self.cell_bytes_max {
+                shard.evict(self.cell_bytes_max);
+            }
+        }
+    }
+
     /// Visits every session that is filed, shard by shard.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Slot)) {
         for shard in &self.shards {
@@ -225,7 +246,11 @@ impl Index {
     /// Forgets every cell; for closing, when nothing more can be written.
     pub(crate) fn drop_cells(&self) {
         for shard in &self.shards {
-            let cells = std::mem::take(&mut shard.0.write().cells);
+            let cells = {
+                let mut shard = shard.0.write();
+                shard.cell_bytes = 0;
+                std::mem::take(&mut shard.cells)
+            };
             drop(cells);
         }
     }
@@ -256,7 +281,7 @@ impl Shard {
 
     fn insert_cell(&mut self, place: u32, cell: Arc<Cell>, bytes_max: usize) {
         debug_assert!(self.cell(place).is_none(), "two cells for place {place}");
-        self.cell_bytes += cell.bytes();
+        self.cell_bytes += cell.account();
         self.cells.insert_unique(spread(place), (place, cell), |(place, _)| spread(*place));
         if self.cell_bytes > bytes_max {
             self.evict(bytes_max);
@@ -266,7 +291,7 @@ impl Shard {
     fn remove_cell(&mut self, place: u32) -> Option<Arc<Cell>> {
         let entry = self.cells.find_entry(spread(place), |(other, _)| *other == place).ok()?;
         let (_, cell) = entry.remove().0;
-        self.cell_bytes = self.cell_bytes.saturating_sub(cell.bytes());
+        self.cell_bytes -= cell.accounted();
         Some(cell)
     }
 
@@ -276,18 +301,16 @@ impl Shard {
     fn evict(&mut self, bytes_max: usize) {
         let target = bytes_max - bytes_max / 8;
         for _ in 0..2 {
-            // Sizes change while a cell is in use, so the sum is taken afresh.
-            self.cell_bytes = self.cells.iter().map(|(_, cell)| cell.bytes()).sum();
-            let mut excess = self.cell_bytes.saturating_sub(target);
+            let mut bytes = self.cell_bytes;
             self.cells.retain(|(_, cell)| {
-                let spare = excess == 0 || cell.take_used() || Arc::strong_count(cell) > 1 || !cell.is_clean();
+                let spare = bytes <= target || cell.take_used() || Arc::strong_count(cell) > 1 || !cell.is_clean();
                 if !spare {
-                    excess = excess.saturating_sub(cell.bytes());
+                    bytes -= cell.accounted();
                 }
                 spare
             });
+            self.cell_bytes = bytes;
         }
-        self.cell_bytes = self.cells.iter().map(|(_, cell)| cell.bytes()).sum();
     }
 }
 

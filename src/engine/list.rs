@@ -57,6 +57,7 @@ impl Engine {
 
     /// Seconds until a session is idle for too long, and until its life is over.
     pub(crate) fn left(&self, cell: &Arc<Cell>, generation: u32) -> Result<(u32, u32)> {
+        self.check_open()?;
         let header = {
             let content = cell.lock();
             content.check(generation)?;

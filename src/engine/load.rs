@@ -37,7 +37,9 @@ impl Engine {
         }
         let still_live = || self.index.find(fingerprint, row, |_, _| ()).is_some();
         let Some((header, body)) = self.reader.session(row)? else {
-            // Ended meanwhile, or the store lost a row that it should have.
+            // Ended meanwhile; or about to be, by a commit that takes effect before the writer's turn is over; or the
+            // store lost a row that it should have.
+            drop(self.writer.lock());
             return if still_live() { Err(Error::corrupt("a session's row is missing")) } else { Ok(None) };
         };
         if header.fingerprint != fingerprint {

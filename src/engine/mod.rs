@@ -40,6 +40,7 @@ mod index;
 mod list;
 mod load;
 mod principals;
+mod publish;
 mod queue;
 mod reaper;
 mod receipt;
@@ -87,6 +88,8 @@ pub(crate) struct Engine {
     queue: queue::Queue,
     answers: queue::Answers,
     next_row: AtomicU64,
+    /// Data of sessions that stay off the disk.
+    memory_only_bytes: AtomicUsize,
     live: AtomicU32,
     /// Rows that are not on disk yet, so that their handles resolve.
     unwritten: Mutex<HashMap<Row, Fingerprint>>,
@@ -167,6 +170,7 @@ impl Engine {
             queue: queue::Queue::new(),
             answers: queue::Answers::default(),
             next_row: AtomicU64::new(opened.state.next_row),
+            memory_only_bytes: AtomicUsize::new(0),
             live: AtomicU32::new(0),
             unwritten: Mutex::new(HashMap::new()),
             cold_turns: (0..COLD_TURNS).map(|_| Mutex::new(())).collect(),
@@ -187,7 +191,7 @@ impl Engine {
         let found = engine.restore(opened.cutoffs)?;
         engine.writer.lock().take_over()?;
         if !engine.settings.manual_workers {
-            engine.start_workers()?;
+            engine.start_workers().inspect_err(|_| drop(engine.close()))?;
         }
         Ok((engine, found))
     }

@@ -7,6 +7,7 @@
 //! sessions are queued without a limit, and there are no more of them than there were sessions.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -47,6 +48,12 @@ pub(crate) struct Pending {
     pub(crate) urgent: bool,
     /// When the first change came in that nobody waits for, in engine milliseconds.
     pub(crate) behind_since_ms: Option<u64>,
+    /// When the first row came in that is to be swept.
+    pub(crate) swept_since_ms: Option<u64>,
+    /// Set by the writer: not all that was to be swept fits this batch.
+    pub(crate) sweep_remains: bool,
+    /// Something in here ends a session, so that an older copy of the store must not come back.
+    pub(crate) ends_sessions: bool,
     /// Nothing is taken in any more, because nobody will write it.
     shut: bool,
 }
@@ -88,10 +95,12 @@ impl Answers {
     pub(crate) fn deliver(&self) {
         let answers = std::mem::take(&mut *self.0.lock());
         for answer in answers {
-            match answer {
+            // A waker is not ours; if it panics, that is its business, and the others are told all the same.
+            let told = catch_unwind(AssertUnwindSafe(|| match answer {
                 Answer::Waiter(waiter, result) => waiter(result.as_ref().copied()),
                 Answer::Group(promise, result) => promise.keep(result),
-            }
+            }));
+            drop(told);
         }
     }
 }
@@ -110,6 +119,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// The engine stopped before the change was written.
+    pub(crate) fn stopped() -> Self {
+        Self { kind: ErrorKind::Unknown, message: "the engine stopped before the change was durable".into() }
+    }
+
     pub(crate) fn error(&self) -> Error {
         Error::new(self.kind, self.message.to_string())
     }
@@ -134,17 +148,16 @@ impl Queue {
         }
     }
 
-    /// Whether a cell that is not queued yet may be, with `bytes` of data.
-    pub(crate) fn check_room(&self, anonymous: bool, bytes: usize) -> Result<()> {
-        let share = |limit: usize| if anonymous { limit / ANONYMOUS_SHARE } else { limit };
-        let waiting = if anonymous { &self.anonymous_bytes } else { &self.bytes };
-        if waiting.load(Ordering::Relaxed) + bytes > share(DIRTY_BYTES_MAX) || self.len() >= share(QUEUE_MAX) {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                "too many changes are waiting for the disk; try again in a moment",
-            ));
-        }
-        Ok(())
+    /// Whether one more cell or group may be queued.
+    pub(crate) fn check_room(&self, anonymous: bool) -> Result<()> {
+        if self.len() >= share(anonymous, QUEUE_MAX) { Err(full()) } else { Ok(()) }
+    }
+
+    /// Whether `bytes` more of changed data may wait.
+    pub(crate) fn check_bytes(&self, anonymous: bool, bytes: usize) -> Result<()> {
+        let over = |waiting: &AtomicUsize, limit| waiting.load(Ordering::Relaxed) + bytes > limit;
+        let over_share = anonymous && over(&self.anonymous_bytes, share(true, DIRTY_BYTES_MAX));
+        if over_share || over(&self.bytes, DIRTY_BYTES_MAX) { Err(full()) } else { Ok(()) }
     }
 
     pub(crate) fn charge(&self, anonymous: bool, bytes: usize) {
@@ -175,22 +188,32 @@ impl Queue {
         self.push_behind(now_ms, |pending| pending.cells.push(cell));
     }
 
-    /// Queues rows for the sweep.
-    pub(crate) fn push_swept(&self, swept: impl IntoIterator<Item = Swept>, now_ms: u64) {
-        self.push_behind(now_ms, |pending| pending.swept.extend(swept));
+    /// Queues rows for the sweep, or puts them back; `since_ms` is when they first came in.
+    pub(crate) fn push_swept(&self, swept: impl IntoIterator<Item = Swept>, since_ms: u64) {
+        self.push_behind(since_ms, |pending| {
+            pending.swept.extend(swept);
+            pending.swept_since_ms = Some(pending.swept_since_ms.map_or(since_ms, |since| since.min(since_ms)));
+        });
     }
 
     /// Queues the row of an ended session; nobody waits for it here.
     pub(crate) fn push_dead(&self, row: Row, now_ms: u64) {
-        self.push_behind(now_ms, |pending| pending.dead.push(row));
+        self.push_behind(now_ms, |pending| {
+            pending.dead.push(row);
+            pending.ends_sessions = true;
+        });
     }
 
     pub(crate) fn push_emptied(&self, principal: PrincipalRef, now_ms: u64) {
         self.push_behind(now_ms, |pending| pending.emptied.push(principal));
     }
 
-    pub(crate) fn push_cutoff(&self, principal: PrincipalRef, now_ms: u64) {
-        self.push_behind(now_ms, |pending| pending.cutoffs.push(principal));
+    /// Queues a changed cutoff; `ends` if it ends sessions, and does not only say less than before.
+    pub(crate) fn push_cutoff(&self, principal: PrincipalRef, ends: bool, now_ms: u64) {
+        self.push_behind(now_ms, |pending| {
+            pending.cutoffs.push(principal);
+            pending.ends_sessions |= ends;
+        });
     }
 
     /// Queues a group, or gives it back if nobody will write it.
@@ -207,6 +230,9 @@ impl Queue {
     fn push_behind(&self, now_ms: u64, push: impl FnOnce(&mut Pending)) {
         let first = {
             let mut pending = self.pending.lock();
+            if pending.shut {
+                return;
+            }
             push(&mut pending);
             let first = pending.behind_since_ms.is_none();
             pending.behind_since_ms.get_or_insert(now_ms);
@@ -240,13 +266,22 @@ impl Queue {
     /// Otherwise returns when it will be, if ever.
     pub(crate) fn take(&self, now_ms: u64, force: bool) -> Result<Pending, Option<u64>> {
         let mut pending = self.pending.lock();
-        let due_ms = pending.behind_since_ms.map(|since| since + WRITE_BEHIND_MS);
+        let since_ms = [pending.behind_since_ms, pending.swept_since_ms].into_iter().flatten().min();
+        let due_ms = since_ms.map(|since| since + WRITE_BEHIND_MS);
         if pending.urgent || force || due_ms.is_some_and(|due| due <= now_ms) {
             let shut = pending.shut;
             return Ok(std::mem::replace(&mut *pending, Pending { shut, ..Pending::default() }));
         }
         Err(due_ms)
     }
+}
+
+fn share(anonymous: bool, limit: usize) -> usize {
+    if anonymous { limit / ANONYMOUS_SHARE } else { limit }
+}
+
+fn full() -> Error {
+    Error::new(ErrorKind::Busy, "too many changes are waiting for the disk; try again in a moment")
 }
 
 impl Pending {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::cell::EndReason;
-use super::queue::Swept;
+use super::end::Fate;
 use super::slot::{Slot, SlotId};
 use super::wheel::{Timers, Wheel};
 use crate::seal::Fingerprint;
@@ -24,6 +24,9 @@ pub(crate) struct Machine {
 /// Entries visited in one turn, so that a turn takes well under a millisecond.
 const TURN_MAX: usize = 1024;
 
+/// New slots that may wait for the reaper's next turn, which can be an hour away.
+const UNARMED_MAX: usize = 4096;
+
 impl Machine {
     pub(crate) fn new(now: Tick) -> Self {
         Self { wheel: Wheel::new(now.0) }
@@ -31,7 +34,8 @@ impl Machine {
 
     /// Files new sessions and ends expired ones. Returns the tick at which there may be more to do.
     pub(crate) fn step(&mut self, engine: &Engine) -> Option<Tick> {
-        for slot in std::mem::take(&mut *engine.unarmed.lock()) {
+        let unarmed = std::mem::take(&mut *engine.unarmed.lock());
+        for slot in unarmed {
             self.arm(engine, slot);
         }
         let now = engine.clock.now();
@@ -75,13 +79,12 @@ impl Timers for Due<'_> {
         if deadline > now {
             return Some(deadline);
         }
-        let expired = |slot: &Slot| slot.deadline(profiles).0 <= now;
+        // What the disk still says lives has to go before anything is acknowledged that counts on its being gone.
+        let fate = |slot: &Slot| if slot.is_clipped() { Fate::Delete } else { Fate::Sweep(None) };
+        let expired = |slot: &Slot| (slot.deadline(profiles).0 <= now).then(|| fate(slot));
         match engine.end_if(fingerprint, row, EndReason::Expired, expired) {
-            Some(ended) => {
+            Some(_) => {
                 engine.counters.expired.add(1);
-                if !ended.memory_only {
-                    engine.queue.push_swept([Swept { row, cutoff: None }], engine.clock.now_ms());
-                }
                 None
             }
             // Touched since, or another's by now: file what stands there for when it is due.
@@ -99,17 +102,22 @@ impl Timers for Due<'_> {
 impl Engine {
     /// Tells the reaper about a slot that was filed.
     pub(super) fn arm(&self, slot: SlotId) {
-        self.unarmed.lock().push(slot);
+        let waiting = {
+            let mut unarmed = self.unarmed.lock();
+            unarmed.push(slot);
+            unarmed.len()
+        };
         let profiles = self.index.profiles();
         let due = self.index.slot(slot, |slot| slot.deadline(profiles)).unwrap_or_default();
-        if due < Tick(self.reaper_wake.load(std::sync::atomic::Ordering::Acquire)) {
+        if waiting >= UNARMED_MAX || due < Tick(self.reaper_wake.load(std::sync::atomic::Ordering::Acquire)) {
             self.reaper_bell.ring();
         }
     }
 
     /// Runs the reaper until it has caught up.
     pub(crate) fn reap(self: &Arc<Self>) {
-        let mut machine = self.reaper.lock();
-        while machine.step(self).is_some_and(|wake| wake <= self.clock.now()) {}
+        // Slice by slice, so that others get at the wheel in between.
+        let step = || self.reaper.lock().step(self);
+        while step().is_some_and(|wake| wake <= self.clock.now()) {}
     }
 }

@@ -36,6 +36,7 @@ struct Part {
     anonymous: Vec<SlotId>,
     filed: Vec<SlotId>,
     swept: Vec<Swept>,
+    dead: Vec<Row>,
 }
 
 /// Fewer rows than this are scanned by one thread: starting another costs more.
@@ -92,23 +93,36 @@ impl Engine {
             return;
         }
         let header = self.clipped(stored);
-        if now >= header.absolute || now >= header.last_seen.plus(header.idle) {
+        let expired = |header: &Header| now >= header.absolute || now >= header.last_seen.plus(header.idle);
+        if expired(&header) {
             part.found.expired += 1;
-            part.swept.push(Swept { row, cutoff: None });
+            if expired(stored) {
+                part.swept.push(Swept { row, cutoff: None });
+            } else {
+                // Only the options say so, and they may be other ones next time.
+                part.dead.push(row);
+            }
             return;
         }
-        part.found.restored += 1;
+        let clipped = header != *stored;
         if principal == PrincipalRef::NONE {
-            let slot = self.file(row, &header, ListId::ANONYMOUS, None);
+            let Some(slot) = self.file(row, &header, ListId::ANONYMOUS, None, clipped) else {
+                part.found.refused += 1;
+                return;
+            };
             part.anonymous.push(slot);
             part.filed.push(slot);
-            return;
+        } else {
+            let mut locked = self.principals.lock(principal);
+            let list = locked.list_id();
+            let Some(slot) = self.file(row, &header, list, None, clipped) else {
+                part.found.refused += 1;
+                return;
+            };
+            locked.into_list().link(&self.index, slot);
+            part.filed.push(slot);
         }
-        let mut locked = self.principals.lock(principal);
-        let list = locked.list_id();
-        let slot = self.file(row, &header, list, None);
-        locked.into_list().link(&self.index, slot);
-        part.filed.push(slot);
+        part.found.restored += 1;
     }
 
     /// The stored deadlines, or the options' where those are shorter by now.
@@ -136,6 +150,7 @@ impl Engine {
             }
             drop(locked);
             self.unarmed.lock().extend(part.filed);
+            part.dead.iter().for_each(|&row| self.queue.push_dead(row, now_ms));
             if !part.swept.is_empty() {
                 self.queue.push_swept(part.swept, now_ms);
             }
@@ -163,7 +178,7 @@ impl Engine {
             }
         }
         for &(principal, _) in cutoffs.iter().filter(|(principal, _)| self.cutoffs.is_idle(*principal)) {
-            self.queue.push_cutoff(principal, now_ms);
+            self.queue.push_cutoff(principal, false, now_ms);
         }
         Ok(())
     }
@@ -196,8 +211,13 @@ impl Engine {
     }
 }
 
-/// Seconds in one step of age: a sixty-fourth of the interval at which touches are worth writing, which is a
-/// twentieth of the idle timeout, at most an hour.
+/// Seconds by which a last-seen time on disk may lag before a write of the session brings it along: a twentieth of the
+/// idle timeout, at most an hour.
+pub(super) fn touch_interval(idle: u32) -> u32 {
+    (idle / 20).clamp(1, 3600)
+}
+
+/// Seconds in one step of age: a sixty-fourth of that.
 fn touch_step(idle: u32) -> u8 {
-    u8::try_from((idle / 20).clamp(1, 3600) / 64).unwrap_or(u8::MAX).max(1)
+    u8::try_from(touch_interval(idle) / 64).unwrap_or(u8::MAX).max(1)
 }

@@ -37,7 +37,7 @@ pub(crate) struct ProfileId(pub(crate) u8);
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) fingerprint: [u8; 16],
-    /// Row in the low 48 bits, then the profile; zero when the place is free.
+    /// Row in the low 48 bits, then the profile, then whether it is clipped; zero when the place is free.
     word: u64,
     pub(crate) absolute: u32,
     last_seen: AtomicU32,
@@ -51,12 +51,14 @@ pub(crate) struct Slot {
 
 const _: () = assert!(size_of::<Slot>() == 48, "the promise of memory per session counts on it");
 const ROW_BITS: u32 = 48;
+const CLIPPED: u64 = 1 << 56;
 
 impl Slot {
     pub(crate) fn fill(&mut self, session: &NewSlot) {
         debug_assert!(session.row.0 > 0 && session.row.0 < Row::LIMIT, "row {}", session.row.0);
         self.fingerprint = session.fingerprint.0;
-        self.word = session.row.0 | u64::from(session.profile.0) << ROW_BITS;
+        let clipped = if session.clipped { CLIPPED } else { 0 };
+        self.word = session.row.0 | u64::from(session.profile.0) << ROW_BITS | clipped;
         self.absolute = session.absolute.0;
         *self.last_seen.get_mut() = session.last_seen.0;
         self.list = session.list.0;
@@ -73,6 +75,11 @@ impl Slot {
     #[expect(clippy::cast_possible_truncation, reason = "the shift leaves 16 bits, of which 8 are used")]
     pub(crate) const fn profile(&self) -> ProfileId {
         ProfileId((self.word >> ROW_BITS) as u8)
+    }
+
+    /// Whether the row on disk says that the session lives longer than the slot does.
+    pub(crate) const fn is_clipped(&self) -> bool {
+        self.word & CLIPPED != 0
     }
 
     pub(crate) const fn list(&self) -> ListId {
@@ -106,6 +113,8 @@ pub(crate) struct NewSlot {
     pub(crate) absolute: Tick,
     pub(crate) last_seen: Tick,
     pub(crate) list: ListId,
+    /// The row on disk has later deadlines than these.
+    pub(crate) clipped: bool,
 }
 
 /// The pairs of class and idle timeout in use. There is room for 255; further timeouts are rounded down to one
@@ -153,6 +162,11 @@ impl Profiles {
         ProfileId(u8::try_from(place).unwrap_or(class))
     }
 
+    /// Whether sessions of this profile are of this class.
+    pub(crate) fn is_class(&self, profile: ProfileId, class: ClassByte) -> bool {
+        self.known.lock().get(usize::from(profile.0)).is_some_and(|pair| pair.0 == class_number(class))
+    }
+
     pub(crate) fn idle(&self, profile: ProfileId) -> u32 {
         self.idle.get(usize::from(profile.0)).map_or(1, |idle| idle.load(Ordering::Relaxed))
     }
@@ -180,7 +194,9 @@ mod tests {
             absolute: Tick(500),
             last_seen: Tick(100),
             list: ListId::ANONYMOUS,
+            clipped: true,
         });
+        assert!(slot.is_clipped());
         assert_eq!((slot.row(), slot.profile()), (Row(Row::LIMIT - 1), ProfileId(254)));
         slot.touch(Tick(90));
         assert_eq!(slot.last_seen(), Tick(100));

@@ -32,8 +32,10 @@ impl Engine {
                 .spawn(body)
                 .map_err(|error| Error::new(ErrorKind::Storage, "failed to start a worker thread").because(error))
         };
-        let workers = [spawn("dwell-writer", Self::run_writer)?, spawn("dwell-reaper", Self::run_reaper)?];
-        self.threads.lock().extend(workers);
+        for (name, run) in [("dwell-writer", Self::run_writer as fn(&Arc<Self>)), ("dwell-reaper", Self::run_reaper)] {
+            // Noted at once, so that closing finds the first if the second does not start.
+            self.threads.lock().push(spawn(name, run)?);
+        }
         Ok(())
     }
 
@@ -92,7 +94,10 @@ impl Engine {
         self.queue.bell.ring();
         self.reaper_bell.ring();
         let threads = std::mem::take(&mut *self.threads.lock());
-        let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        // A waker that the writer runs may drop the last handle; a thread cannot wait for itself.
+        let own = std::thread::current().id();
+        let others = threads.into_iter().filter(|thread| thread.thread().id() != own);
+        let panicked = others.filter_map(|thread| thread.join().err()).count();
         debug_assert_eq!(panicked, 0, "workers contain their panics");
         let closed = self.writer.lock().close(self);
         self.deliver();

@@ -5,9 +5,11 @@
 //! lack of room or size changes nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Engine;
 use super::cell::{Cell, Content, EndReason, Life};
+use super::end::Fate;
 use super::principals::Locked;
 use super::receipt::{Receipt, promise};
 use super::slot::{ListId, SlotId};
@@ -25,26 +27,28 @@ impl Engine {
             self.check_open()?;
         } else {
             self.check_durable()?;
-            self.queue.check_room(true, data.len())?;
+            self.queue.check_room(true)?;
         }
         self.check_size(&data)?;
+        self.check_bytes(memory_only, true, data.len())?;
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let data_key = Key::random(self.entropy.as_ref())?;
         let header = self.anonymous_header(&token);
-        let row = self.next_row();
-        let facts = self.keys.seal_facts(row, &[], self.entropy.as_ref())?;
+        let row = self.next_row()?;
         let wrap = self.wrap(row, &header, &token, &data_key)?;
-        let mut content = Content::new(header, data_key, wrap, facts.into(), None);
+        let mut content = Content::new(header, data_key, wrap, Box::default(), None);
         content.memory_only = memory_only;
         content.queued = !memory_only;
-        content.charged = if memory_only { 0 } else { data.len() };
-        self.queue.charge(true, content.charged);
+        content.charged = data.len();
         content.data = data;
+        let charged = content.charged;
         let cell = Arc::new(Cell::new(self, row, content));
         let mut locked = self.principals.lock_anonymous();
         self.make_room(&mut locked)?;
+        let filed = self.file(row, &header, ListId::ANONYMOUS, Some(Arc::clone(&cell)), false);
+        let slot = filed.ok_or_else(|| Error::new(ErrorKind::Storage, "the system's random source repeats itself"))?;
         self.unwritten.lock().insert(row, header.fingerprint);
-        let slot = self.file(row, &header, ListId::ANONYMOUS, Some(Arc::clone(&cell)));
+        self.charge(memory_only, true, charged);
         locked.link(&self.index, slot);
         drop(locked);
         self.arm(slot);
@@ -52,6 +56,26 @@ impl Engine {
             self.queue.push_cell(Arc::clone(&cell), self.clock.now_ms());
         }
         Ok((cell, token))
+    }
+
+    /// Whether a session's data may take `bytes` more, in the queue or, where it never goes to disk, in memory.
+    fn check_bytes(&self, memory_only: bool, anonymous: bool, bytes: usize) -> Result<()> {
+        if !memory_only {
+            return self.queue.check_bytes(anonymous, bytes);
+        }
+        if self.memory_only_bytes.load(Ordering::Relaxed) + bytes > self.settings.cache_bytes.max(MEMORY_ONLY_BYTES_MIN)
+        {
+            return Err(Error::new(ErrorKind::Busy, "anonymous sessions take as much memory as they may"));
+        }
+        Ok(())
+    }
+
+    fn charge(&self, memory_only: bool, anonymous: bool, bytes: usize) {
+        if memory_only {
+            self.memory_only_bytes.fetch_add(bytes, Ordering::Relaxed);
+        } else {
+            self.queue.charge(anonymous, bytes);
+        }
     }
 
     fn anonymous_header(&self, token: &Token) -> Header {
@@ -81,25 +105,38 @@ impl Engine {
     pub(super) fn make_room(&self, locked: &mut Locked<'_>) -> Result<()> {
         loop {
             let (oldest, count) = locked.oldest();
-            let full = self.live() >= self.settings.sessions_max;
-            if !full && count < self.settings.anonymous_max {
+            let live = self.live();
+            if live < self.settings.sessions_max && count < self.settings.anonymous_max {
                 return Ok(());
             }
-            if oldest == SlotId::NONE {
+            // Where those who signed in fill the store alone, ending strangers' sessions would help nobody.
+            if oldest == SlotId::NONE || live.saturating_sub(count) >= self.settings.sessions_max {
                 return Err(Error::new(ErrorKind::Refused, "the store holds as many sessions as it may"));
             }
             self.evict_anonymous(locked, oldest);
         }
     }
 
+    /// Makes room in a full store for somebody who signs in, at the cost of an anonymous session.
+    pub(super) fn make_room_to_sign_in(&self) -> Result<()> {
+        if self.live() < self.settings.sessions_max {
+            return Ok(());
+        }
+        let mut locked = self.principals.lock_anonymous();
+        let (oldest, _) = locked.oldest();
+        if oldest == SlotId::NONE {
+            return Err(Error::new(ErrorKind::Refused, "the store holds as many sessions as it may"));
+        }
+        self.evict_anonymous(&mut locked, oldest);
+        Ok(())
+    }
+
     pub(super) fn evict_anonymous(&self, locked: &mut Locked<'_>, oldest: SlotId) {
         let names = self.index.slot(oldest, |slot| (Fingerprint(slot.fingerprint), slot.row()));
         let Some((fingerprint, row)) = names else { return };
-        let ended = self.end_locked(locked, ListId::ANONYMOUS, (fingerprint, row), EndReason::Limit, |_| true);
+        let fate = |_: &_| Some(Fate::Delete);
+        self.end_locked(locked, ListId::ANONYMOUS, (fingerprint, row), EndReason::Limit, fate);
         self.counters.evicted.add(1);
-        if ended.is_some_and(|ended| !ended.memory_only) {
-            self.queue.push_dead(row, self.clock.now_ms());
-        }
     }
 
     /// Changes a session's data. `edit` returns the new data, or `None` to leave it; it may be called under the
@@ -118,13 +155,12 @@ impl Engine {
         self.check_size(&data)?;
         let anonymous = content.header.principal == PrincipalRef::NONE;
         let growth = data.len().saturating_sub(content.charged);
-        if !content.memory_only {
-            if !content.queued {
-                self.queue.check_room(anonymous, data.len())?;
-            }
-            content.charged += growth;
-            self.queue.charge(anonymous, growth);
+        if !content.queued && !content.memory_only {
+            self.queue.check_room(anonymous)?;
         }
+        self.check_bytes(content.memory_only, anonymous, growth)?;
+        content.charged += growth;
+        self.charge(content.memory_only, anonymous, growth);
         content.data = data;
         content.version += 1;
         if !relaxed {
@@ -180,10 +216,17 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn next_row(&self) -> Row {
-        Row(self.next_row.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
+    pub(super) fn next_row(&self) -> Result<Row> {
+        let row = self.next_row.fetch_add(1, Ordering::SeqCst);
+        if row >= Row::LIMIT {
+            return Err(Error::new(ErrorKind::Refused, "the store has made as many sessions as its format can number"));
+        }
+        Ok(Row(row))
     }
 }
+
+/// Memory that anonymous sessions may take where they stay off the disk, even if the cache is smaller.
+const MEMORY_ONLY_BYTES_MIN: usize = 256 * 1024;
 
 /// Whether a version is on disk, now that the batch that should hold it is.
 fn saved(cell: &Cell, wanted: u64) -> Result<()> {

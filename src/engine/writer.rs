@@ -13,6 +13,7 @@ use super::cell::{Cell, Content, Life};
 use super::group::{Group, Kind};
 use super::health::closed;
 use super::queue::{Answer, Failure, Pending, Queued, Swept, WRITE_BEHIND_MS};
+use super::restore::touch_interval;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::record::{Body, Header, PrincipalRef, Row};
 use crate::storage::{self, Batch, Put};
@@ -30,6 +31,8 @@ const SETTLE_AFTER_MS: u64 = 2000;
 /// Runs of neighbouring dead rows deleted in one batch. A run costs a few pages however long it is, so that is about a
 /// megabyte, and a write that comes in meanwhile does not wait long.
 const SWEEP_RUNS_MAX: usize = 128;
+/// The same, where somebody waits for the batch.
+const SWEEP_RUNS_URGENT_MAX: usize = 16;
 
 /// A batch, and what is to be done once it is durable.
 #[derive(Debug, Default)]
@@ -155,19 +158,14 @@ impl Engine {
                 built.saved.push((cell, version));
             }
         }
-        built.batch.ends_sessions |= !pending.dead.is_empty() || !pending.cutoffs.is_empty();
+        built.batch.ends_sessions |= pending.ends_sessions;
         built.batch.deletes.append(&mut pending.dead);
         self.build_sweep(&mut pending, built);
         pending.cutoffs.sort_unstable();
         pending.cutoffs.dedup();
         built.batch.cutoffs =
             pending.cutoffs.iter().map(|&principal| (principal, self.cutoffs.resolve(principal))).collect();
-        for principal in pending.emptied {
-            // A group in this batch holds the principal, so its name cannot be dropped along with being put.
-            if self.principals.lock(principal).drop_if_empty() {
-                built.batch.principals.push((principal, None));
-            }
-        }
+        self.build_names(&pending, built);
         let stamp = self.empty_batch();
         built.batch.next_row = stamp.next_row;
         built.batch.clock = stamp.clock;
@@ -176,10 +174,18 @@ impl Engine {
 
     fn snapshot(&self, cell: &Cell) -> Result<Option<(Put, u64)>> {
         let (header, header_pending, data, data_key, wrap, facts, version) = {
+            // Looked up first, because a shard's lock comes before a cell's.
+            let fingerprint = cell.lock().header.fingerprint;
+            let last_seen = self.index.find(fingerprint, cell.row, |_, slot| slot.last_seen());
             let mut content = cell.lock();
             self.dequeue(&mut content);
             if content.life != Life::Live || content.memory_only {
                 return Ok(None);
+            }
+            let last_seen = last_seen.unwrap_or_default();
+            if last_seen.since(content.header.last_seen) >= touch_interval(content.header.idle) {
+                content.header.last_seen = last_seen;
+                content.header_pending = true;
             }
             let pending = content.header_pending;
             let key = content.data_key.clone();
@@ -250,16 +256,19 @@ impl Engine {
             return;
         }
         let now_ms = self.clock.now_ms();
-        let since_ms = pending.behind_since_ms.unwrap_or(now_ms);
-        if pending.urgent && now_ms.saturating_sub(since_ms) < WRITE_BEHIND_MS {
-            self.queue.push_swept(swept, since_ms);
-            return;
-        }
+        let since_ms = pending.swept_since_ms.unwrap_or(now_ms);
+        let runs_max = match now_ms.saturating_sub(since_ms) >= WRITE_BEHIND_MS {
+            // Somebody waits, but so have these: a few at a time, so that there is an end to them under steady load.
+            true if pending.urgent => SWEEP_RUNS_URGENT_MAX,
+            _ if pending.urgent => 0,
+            _ => SWEEP_RUNS_MAX,
+        };
         swept.sort_unstable_by_key(|swept| swept.row);
         let runs = swept.chunk_by(|a, b| a.row.0 + 1 >= b.row.0).map(<[Swept]>::len);
-        let fits: usize = runs.take(SWEEP_RUNS_MAX).sum();
+        let fits: usize = runs.take(runs_max).sum();
         if fits < swept.len() {
-            self.queue.push_swept(swept.split_off(fits), now_ms);
+            self.queue.push_swept(swept.split_off(fits), since_ms);
+            pending.sweep_remains = true;
         }
         built.batch.deletes.extend(swept.iter().map(|swept| swept.row));
         built.swept = swept;
@@ -277,13 +286,28 @@ impl Engine {
         }
     }
 
+    /// Forgets the names of principals without sessions. Not while rows wait to be swept: a name goes with the last row
+    /// of its principal or later, and one of them may be it.
+    fn build_names(&self, pending: &Pending, built: &mut Built) {
+        for &principal in &pending.emptied {
+            if pending.sweep_remains {
+                self.queue.push_emptied(principal, self.clock.now_ms());
+            // A group in this batch holds the principal, so its name cannot be dropped along with being put.
+            } else if self.principals.lock(principal).drop_if_empty() {
+                built.batch.principals.push((principal, None));
+            }
+        }
+    }
+
     /// Tells everybody whose change came too late to be written.
     pub(super) fn refuse(&self, pending: Pending) {
         for Queued { group, promise } in pending.groups {
             self.abandon(&group);
             self.answers.push(Answer::Group(promise, Err(closed())));
         }
-        // The rest is told by its promise being dropped.
+        for waiter in pending.waiters {
+            self.answers.push(Answer::Waiter(waiter, Err(Failure::stopped())));
+        }
     }
 
     /// Gives the answers of the last turn. No lock may be held.
@@ -310,6 +334,8 @@ impl Engine {
             let mut content = cell.lock();
             content.durable = content.durable.max(version);
             content.header_pending = false;
+            drop(content);
+            self.index.recount(&cell);
         }
         for Queued { group, promise } in built.groups {
             let result = self.publish(&group);
@@ -318,7 +344,7 @@ impl Engine {
         let now_ms = self.clock.now_ms();
         for principal in built.swept.iter().filter_map(|swept| swept.cutoff) {
             if self.cutoffs.settle_outstanding(principal) {
-                self.queue.push_cutoff(principal, now_ms);
+                self.queue.push_cutoff(principal, false, now_ms);
             }
         }
     }

@@ -62,7 +62,7 @@ impl Backend {
     /// Makes the changes that were held back, and from now on each at once.
     pub(crate) fn release(&self) -> io::Result<()> {
         let mut held = self.0.held.lock();
-        for change in std::mem::take(&mut *held).changes {
+        for change in std::mem::take(&mut held.changes) {
             match change {
                 Change::Write(offset, bytes) => self.0.file.write_at(offset, &bytes)?,
                 Change::SetLen(len) => self.0.file.set_len(len)?,

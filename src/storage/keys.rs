@@ -10,6 +10,8 @@
 
 use std::fmt::Write as _;
 
+use zeroize::Zeroizing;
+
 use super::record::{PrincipalRef, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{self, Key, Tagger, Wrap};
@@ -35,10 +37,12 @@ impl KeyFile {
         Ok(Self { store_id, active: 0, keys: vec![(0, Key::random(entropy)?)] })
     }
 
-    pub(crate) fn to_text(&self) -> String {
-        let mut text = format!("{HEADING}\nstore {}\n", hex(&self.store_id));
+    pub(crate) fn to_text(&self) -> Zeroizing<String> {
+        // Room for all of it at once: a text that grows would leave copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES_MAX));
+        let _ = write!(text, "{HEADING}\nstore {}\n", hex(&self.store_id));
         for (id, key) in &self.keys {
-            let _ = writeln!(text, "key {id} {}", hex(key.bytes()));
+            let _ = writeln!(text, "key {id} {}", *Zeroizing::new(hex(key.bytes())));
         }
         let _ = writeln!(text, "active {}", self.active);
         let check = self.check(&text);
@@ -73,7 +77,7 @@ impl KeyFile {
         file.active = active;
         file.key(active)?;
         // Only the one text that we would write is read, so the check covers every byte.
-        (file.to_text() == text).then_some(file)
+        (file.to_text().as_str() == text).then_some(file)
     }
 
     fn check(&self, text: &str) -> [u8; 16] {
@@ -113,7 +117,7 @@ impl Keys {
     /// Makes the keys of a new store, with the record to keep in it.
     pub(crate) fn create(file: &KeyFile, entropy: &dyn Entropy) -> Result<(Self, Vec<u8>)> {
         let (store, index) = (Key::random(entropy)?, Key::random(entropy)?);
-        let both: Vec<u8> = store.bytes().iter().chain(index.bytes()).copied().collect();
+        let both: Zeroizing<Vec<u8>> = Zeroizing::new(store.bytes().iter().chain(index.bytes()).copied().collect());
         let active = file.key(file.active).ok_or_else(lost_key)?;
         let mut record = vec![file.active];
         record.extend(seal::seal(&wrapping(active), &file.store_id, &both, entropy)?);
@@ -126,7 +130,7 @@ impl Keys {
             return Err(Error::corrupt("the key record of the store is damaged"));
         };
         let server = file.key(id).ok_or_else(lost_key)?;
-        let both = seal::open(&wrapping(server), &file.store_id, sealed).ok_or_else(|| {
+        let both = seal::open(&wrapping(server), &file.store_id, sealed).map(Zeroizing::new).ok_or_else(|| {
             Error::new(ErrorKind::Key, "the key file does not open this store; put the right one back")
         })?;
         let halves = both.split_first_chunk().and_then(|(store, rest)| Some((*store, *rest.first_chunk()?)));
@@ -308,7 +312,7 @@ mod tests {
         let text = file.to_text();
         assert_eq!(KeyFile::parse(text.as_bytes()).unwrap().to_text(), text);
         for at in 0..text.len() {
-            let mut changed = text.clone().into_bytes();
+            let mut changed = text.as_bytes().to_vec();
             changed[at] ^= 1;
             assert_eq!(KeyFile::parse(&changed).unwrap_err().kind(), ErrorKind::Key, "byte {at}");
         }

@@ -168,6 +168,7 @@ fn adopt(disk: &Arc<dyn Disk>, database: redb::Database, backend: Backend, key_f
     let mut writer = Writer::new(Arc::clone(disk), (database, backend), Arc::clone(&keys), state);
     if outcome == Epoch::StoreIsOlder {
         writer.end_everything()?;
+        state = writer.state();
     }
     Ok(Opened { reader, writer, keys, state, cutoffs })
 }

@@ -32,6 +32,8 @@ pub(crate) struct Writer {
 }
 
 const WHAT: &str = "failed to write `store.redb`";
+/// More rows than a store makes between a copy and its restoring.
+const ROWS_AFTER_COPY: u64 = 1 << 32;
 
 impl Writer {
     pub(crate) fn new(
@@ -43,6 +45,11 @@ impl Writer {
         Self { disk, database, backend, keys, state, raised: false, settled: true, failed: false }
     }
 
+    /// The state as of the last commit.
+    pub(crate) const fn state(&self) -> State {
+        self.state
+    }
+
     /// Lets what opening has changed reach the file, now that the store is known to be ours and whole. Before it,
     /// nothing may be written.
     pub(crate) fn take_over(&mut self) -> Result<()> {
@@ -52,7 +59,8 @@ impl Writer {
     /// Makes a batch durable. Blocks until it is.
     ///
     /// # Errors
-    /// `Unknown` when the batch may or may not be on the disk; from then on `Storage`.
+    /// `Storage` when nothing of the batch is on the disk, `Unknown` when it may or may not be. From then on nothing is
+    /// written any more, and the answer is `Storage`.
     pub(crate) fn apply(&mut self, batch: &Batch) -> Result<()> {
         if self.failed {
             return Err(Error::new(ErrorKind::Storage, "an earlier write failed; the store must be opened again"));
@@ -68,7 +76,7 @@ impl Writer {
             Ok(()) => self.state = state,
             Err(error) => {
                 self.failed = true;
-                return Err(Error::new(ErrorKind::Unknown, WHAT).because(error));
+                return Err(error);
             }
         }
         self.settled = false;
@@ -99,6 +107,8 @@ impl Writer {
         self.take_over()?;
         let mut state = self.state;
         state.commits += 1;
+        // Handles made after the copy name rows above its counter; they must not come to name new sessions.
+        state.next_row = state.next_row.saturating_add(ROWS_AFTER_COPY);
         let keys = Arc::clone(&self.keys);
         self.transact(false, |transaction| {
             transaction.delete_table(SESSIONS)?;
@@ -143,7 +153,8 @@ impl Writer {
         let mut transaction = database.begin_write().map_err(|error| failed(WHAT, error))?;
         transaction.set_quick_repair(quick_repair);
         fill(&transaction).map_err(|error| failed(WHAT, error))?;
-        transaction.commit().map_err(|error| failed(WHAT, error))
+        // Up to here nothing was made durable; from here on, who knows.
+        transaction.commit().map_err(|error| Error::new(ErrorKind::Unknown, WHAT).because(error))
     }
 }
 

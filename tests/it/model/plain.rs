@@ -113,7 +113,8 @@ impl Session {
         let kept = exists.then(|| Kept {
             generation: self.generation,
             fields: self.fields.clone(),
-            seen: seen.unwrap_or(self.seen),
+            // A write brings the last-seen time along once it lags by a twentieth of the idle timeout.
+            seen: seen.filter(|seen| self.seen - seen < (self.idle / 20).clamp(1, 3600)).unwrap_or(self.seen),
         });
         self.disk.push(kept);
     }

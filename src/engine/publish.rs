@@ -1,0 +1,167 @@
+//! Publishing: how a group takes effect once its commit is durable, or does not.
+//!
+//! It knows the engine's parts. Invariants: it runs in the writer's turn; the old session is dead before the new one is
+//! live; what was killed meanwhile makes nothing live, and the row that was written for it is queued for deletion before
+//! the list is let go, so that whoever killed it is told only when it is gone from disk too.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::cell::{Cell, EndReason};
+use super::end::Fate;
+use super::group::{Group, Kind};
+use super::slot::{ListId, NewSlot, SlotId};
+use crate::error::{Error, Result};
+use crate::seal::{Fingerprint, Wrap};
+use crate::storage::record::{Header, PrincipalRef, Row};
+use crate::token::Token;
+
+impl Engine {
+    /// After the commit: the old session is dead, then the new one is live. Returns what to tell whoever waits.
+    pub(super) fn publish(self: &Arc<Self>, group: &Arc<Group>) -> Result<Token> {
+        let published = match &group.kind {
+            Kind::SignIn { old, new, evicted, .. } => {
+                if let Some(old) = old {
+                    let header = old.lock().header;
+                    if !self.end(header.fingerprint, old.row, EndReason::Replaced, Fate::Deleted) {
+                        // Whoever ended it kills this group before letting go of the list.
+                        self.principals.pass_through(header.principal);
+                    }
+                }
+                for &row in evicted {
+                    // Asked for by row, because a rotation may have given it another token since the decision.
+                    let fingerprint = self.listed_fingerprint(group.principal, row);
+                    if fingerprint
+                        .is_some_and(|fingerprint| self.end(fingerprint, row, EndReason::Limit, Fate::Deleted))
+                    {
+                        self.counters.evicted.add(1);
+                    }
+                }
+                self.publish_sign_in(group, new)
+            }
+            Kind::Rotation { cell, header, wrap } => self.publish_rotation(group, cell, header, wrap),
+        };
+        let answer = match published {
+            Some((cell, generation)) => {
+                group.binding.move_to(cell, generation, group.token.clone());
+                Ok(group.token.clone())
+            }
+            None => Err(Error::gone()),
+        };
+        drop(group.claim.lock().take());
+        answer
+    }
+
+    /// The fingerprint that a principal's session has now. Only the writer, whose turn this is, changes it.
+    fn listed_fingerprint(&self, principal: PrincipalRef, row: Row) -> Option<Fingerprint> {
+        let locked = self.principals.lock(principal);
+        let (_, slot) = locked.rows(&self.index).into_iter().find(|&(other, _)| other == row)?;
+        self.index.slot(slot, |slot| Fingerprint(slot.fingerprint))
+    }
+
+    fn publish_sign_in(&self, group: &Arc<Group>, new: &Arc<Cell>) -> Option<(Arc<Cell>, u32)> {
+        let mut locked = self.principals.lock(group.principal);
+        locked.remove_group(group);
+        let list = locked.list_id();
+        let header = new.lock().header;
+        let filed = (!group.is_killed()).then(|| self.file(new.row, &header, list, Some(Arc::clone(new)), false));
+        let Some(slot) = filed.flatten() else {
+            // Its row was written all the same, and goes before whoever killed the group is told that it is gone.
+            new.lock().kill(EndReason::Revoked);
+            self.queue.push_dead(new.row, self.clock.now_ms());
+            self.queue.push_emptied(group.principal, self.clock.now_ms());
+            return None;
+        };
+        locked.into_list().link(&self.index, slot);
+        self.arm(slot);
+        Some((Arc::clone(new), header.generation))
+    }
+
+    fn publish_rotation(
+        &self,
+        group: &Arc<Group>,
+        cell: &Arc<Cell>,
+        header: &Header,
+        wrap: &Wrap,
+    ) -> Option<(Arc<Cell>, u32)> {
+        let before = cell.lock().header.fingerprint;
+        let list = self.index.find(before, cell.row, |_, slot| slot.list())?;
+        let mut locked = self.principals.lock_list(list);
+        if group.is_killed() {
+            return None;
+        }
+        let mut last_seen = header.last_seen;
+        let removed = self.index.remove(before, cell.row, |slot| {
+            last_seen = last_seen.max(slot.last_seen());
+            slot.list() == list
+        })?;
+        locked.unlink(&self.index, &removed);
+        self.forget_filed();
+        cell.rotate(header, wrap);
+        // It may have been used by the old token since the decision.
+        let filed = Header { last_seen, ..*header };
+        let Some(slot) = self.file(cell.row, &filed, list, Some(Arc::clone(cell)), false) else {
+            // The random source repeats itself: nobody may end up in somebody else's session.
+            cell.lock().kill(EndReason::Fault);
+            self.queue.push_dead(cell.row, self.clock.now_ms());
+            return None;
+        };
+        locked.link(&self.index, slot);
+        self.arm(slot);
+        Some((Arc::clone(cell), header.generation))
+    }
+
+    /// A group that was killed before it was written: what it held goes on, if it still lives.
+    pub(super) fn abandon(&self, group: &Arc<Group>) {
+        if group.new_row().is_some() {
+            let mut locked = self.principals.lock(group.principal);
+            locked.remove_group(group);
+            drop(locked);
+            self.queue.push_emptied(group.principal, self.clock.now_ms());
+        }
+        if let Some(cell) = group.held() {
+            let mut content = cell.lock();
+            if content.group.as_ref().is_some_and(|other| Arc::ptr_eq(other, group)) {
+                content.group = None;
+            }
+        }
+        drop(group.claim.lock().take());
+    }
+
+    /// A group whose commit failed: whether it is on disk is unknown, so nothing of it may go on.
+    pub(super) fn fail_group(&self, group: &Arc<Group>) {
+        if let Some(cell) = group.held() {
+            let fingerprint = cell.lock().header.fingerprint;
+            self.end(fingerprint, cell.row, EndReason::Fault, Fate::Deleted);
+        }
+        self.abandon(group);
+    }
+
+    /// Puts a session into the index, unless its token's fingerprint is there already. `clipped` says that the row on
+    /// disk has later deadlines than this header.
+    pub(super) fn file(
+        &self,
+        row: Row,
+        header: &Header,
+        list: ListId,
+        cell: Option<Arc<Cell>>,
+        clipped: bool,
+    ) -> Option<SlotId> {
+        let profiles = self.index.profiles();
+        let profile = profiles.find(header.class, header.idle);
+        let session = NewSlot {
+            fingerprint: header.fingerprint,
+            row,
+            profile,
+            absolute: header.absolute,
+            last_seen: header.last_seen,
+            list,
+            clipped: clipped || profiles.idle(profile) < header.idle,
+        };
+        let filed = self.index.insert(&session, cell);
+        if filed.is_some() {
+            self.count_filed();
+        }
+        filed
+    }
+}

@@ -1,0 +1,111 @@
+//! What a session says about itself: who, since when, for how long.
+//!
+//! It knows the engine's cells. Invariants: asking changes nothing and counts as no use; an ended session answers `Gone`
+//! and a closed store `Closed`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Session;
+use crate::engine::Content;
+use crate::error::Result;
+use crate::sign_in::Class;
+use crate::storage::record::ClassByte;
+use crate::time::Timestamp;
+use crate::token::{SessionId, Token};
+
+impl Session {
+    /// The token to hand to the client, if this handle's session got a new one: at its first write, a sign-in or a
+    /// rotation. `None` for a session that was loaded; its client has the token.
+    #[must_use]
+    pub fn token(&self) -> Option<Token> {
+        self.0.token()
+    }
+
+    /// What names the session in lists and logs; `None` before the first write. Stays the same from sign-in to
+    /// sign-out.
+    #[must_use]
+    pub fn id(&self) -> Option<SessionId> {
+        self.0.session().map(|(cell, _)| cell.engine.keys.handle(cell.row))
+    }
+
+    /// Who is signed in, if anybody is. Somebody who has taken only the [first of several steps](crate::SignIn::pending) is
+    /// not.
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone).
+    pub fn principal(&self) -> Result<Option<Arc<str>>> {
+        self.inspect(None, |content| content.principal.clone().filter(|_| is_authenticated(content)))
+    }
+
+    /// Who has taken the [first of several steps](crate::SignIn::pending) to sign in, if this session is about that.
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone).
+    pub fn pending_principal(&self) -> Result<Option<Arc<str>>> {
+        self.inspect(None, |content| content.principal.clone().filter(|_| !is_authenticated(content)))
+    }
+
+    /// What the session grants.
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone).
+    pub fn class(&self) -> Result<Class> {
+        self.inspect(Class::Anonymous, |content| content.header.class.into())
+    }
+
+    /// When the session began, by the wall clock of that moment; `None` before the first write.
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone).
+    pub fn created(&self) -> Result<Option<Timestamp>> {
+        self.inspect(None, |content| Some(content.header.created_wall))
+    }
+
+    /// How long ago the person last proved who they are; `None` if nobody is signed in.
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone).
+    pub fn auth_age(&self) -> Result<Option<Duration>> {
+        let authenticated =
+            self.inspect(None, |content| is_authenticated(content).then_some(content.header.authenticated))?;
+        let Some(authenticated) = authenticated else { return Ok(None) };
+        let seconds = self.0.engine().clock.now().since(authenticated);
+        Ok(Some(Duration::from_secs(seconds.into())))
+    }
+
+    /// How long the session would live without another request, in whole seconds; `None` before the first write.
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone).
+    pub fn idle_left(&self) -> Result<Option<Duration>> {
+        Ok(self.left()?.map(|(idle, _)| Duration::from_secs(idle.into())))
+    }
+
+    /// How long the session can live at most, in whole seconds; `None` before the first write.
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone).
+    pub fn life_left(&self) -> Result<Option<Duration>> {
+        Ok(self.left()?.map(|(_, life)| Duration::from_secs(life.into())))
+    }
+
+    fn left(&self) -> Result<Option<(u32, u32)>> {
+        self.0.session().map(|(cell, generation)| cell.engine.left(&cell, generation)).transpose()
+    }
+
+    fn inspect<T>(&self, fresh: T, read: impl FnOnce(&Content) -> T) -> Result<T> {
+        self.0
+            .with(|cell, generation| {
+                cell.engine.check_open()?;
+                let content = cell.lock();
+                content.check(generation)?;
+                Ok(read(&content))
+            })
+            .unwrap_or(Ok(fresh))
+    }
+}
+
+fn is_authenticated(content: &Content) -> bool {
+    content.header.class == ClassByte::Authenticated
+}
