@@ -13,6 +13,7 @@ mod example;
 mod faults;
 mod junk;
 mod kill;
+mod limits;
 mod model;
 mod power_cuts;
 mod refusals;
