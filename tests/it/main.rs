@@ -16,9 +16,11 @@ mod kill;
 mod limits;
 mod model;
 mod power_cuts;
+#[cfg(feature = "sim")]
 mod refusals;
 mod rng;
 mod secrets;
+#[cfg(feature = "sim")]
 mod support;
 mod tamper;
 mod threads;

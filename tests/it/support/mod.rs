@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-#[cfg(feature = "sim")]
 pub(crate) mod power;
 pub(crate) mod store_file;
 
