@@ -13,8 +13,8 @@ use std::process::{Child, Command, Stdio};
 
 use dwell::{AtLimit, Field, Options, Sessions, Token};
 
-const NUMBER: Field<u64> = Field::new("number");
-const TEXT: Field<String> = Field::new("text");
+/// A number and a text that it makes, in one field: fields that are set one after the other may be written apart.
+const BOTH: Field<(u64, String)> = Field::new("both");
 const WORKERS: u64 = 3;
 /// Sessions that each life of the child goes on with, for each worker.
 const HANDED_ON: usize = 3;
@@ -81,8 +81,7 @@ fn work(sessions: &Sessions, worker: u64, seed: u64, mut mine: Vec<(String, Toke
                 let number = random.next();
                 let session = sessions.load(&token).unwrap().unwrap_or_else(|| panic!("{name} is lost"));
                 say(&format!("do save {name} {number}"));
-                session.set(NUMBER, &number).unwrap();
-                session.set(TEXT, &text_of(number)).unwrap();
+                session.set(BOTH, &(number, text_of(number))).unwrap();
                 session.save().unwrap().blocking_wait().unwrap();
                 say(&format!("ok save {name} {number}"));
             }
@@ -184,9 +183,10 @@ impl Model {
             assert!(known.may_live, "{name} has ended and is back: {known:?}");
             known.may_be_gone = false;
             assert_eq!(session.principal().unwrap().unwrap().as_ref(), format!("worker {}", owner(name)));
-            let number = session.get(NUMBER).unwrap();
+            let both = session.get(BOTH).unwrap();
+            let number = both.as_ref().map(|(number, _)| *number);
             assert!(known.numbers.contains(&number), "{name} says {number:?}: {known:?}");
-            assert_eq!(session.get(TEXT).unwrap(), number.map(text_of), "{name}");
+            assert_eq!(both.map(|(_, text)| text), number.map(text_of), "{name}");
             known.numbers = vec![number];
         }
         for token in &self.replaced {

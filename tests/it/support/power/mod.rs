@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use dwell::sim::Directory;
-use dwell::{AtLimit, ErrorKind, Field, ManualClock, Options, Result, Session, Sessions, Token};
+use dwell::{AtLimit, ErrorKind, Field, ManualClock, Options, Result, Session, SessionId, Sessions, Token};
 
 /// Power cuts in the life of one directory.
 pub(crate) const CUTS_PER_RUN: u32 = 4;
@@ -139,6 +139,8 @@ struct Run {
     /// A cut is planned.
     armed: bool,
     tokens: Vec<Token>,
+    /// What named each session that was acknowledged: its row, which is never another's.
+    ids: BTreeMap<u32, SessionId>,
     next_name: u32,
     next_number: u32,
     durable: World,
@@ -174,6 +176,7 @@ impl Run {
             cuts: 0,
             armed: false,
             tokens: Vec::new(),
+            ids: BTreeMap::new(),
             next_name: 0,
             next_number: 0,
             durable: World::default(),

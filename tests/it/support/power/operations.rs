@@ -71,6 +71,9 @@ impl Run {
                 self.know(principal, false);
                 let token = receipt.blocking_wait()?;
                 self.hand_out(name, token);
+                let id = session.id().expect("it is signed in");
+                assert!(self.ids.values().all(|other| *other != id), "session {name} is named like one before");
+                self.ids.insert(name, id);
                 Ok(Done::Acknowledged(touched))
             }
         }
@@ -207,6 +210,7 @@ impl Run {
         }
         let token = session.rotate()?.blocking_wait()?;
         self.hand_out(name, token);
+        assert!(self.ids.get(&name).is_none_or(|id| Some(*id) == session.id()), "session {name} is named otherwise");
         assert_eq!(older.set(NUMBER, &0).unwrap_err().kind(), ErrorKind::Gone, "a handle of the old token writes");
         Ok(Done::Acknowledged(vec![name]))
     }
