@@ -52,9 +52,11 @@ impl KeyFile {
 
     /// Reads a key file; any deviation from what [`to_text`](Self::to_text) writes is an error.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        Self::read(bytes).ok_or_else(|| {
-            Error::new(ErrorKind::Key, "the key file `server.key` is damaged or not ours; put the right one back")
-        })
+        Self::read(bytes).ok_or_else(Self::foreign)
+    }
+
+    pub(crate) fn foreign() -> Error {
+        Error::new(ErrorKind::Key, "the key file `server.key` is damaged or not ours; put the right one back")
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {

@@ -113,7 +113,9 @@ fn io_failed(what: &'static str, error: std::io::Error) -> Error {
     if disk::Refusal::of(&error).is_some() {
         return directory::refused(what, error);
     }
-    Error::new(ErrorKind::Storage, what).because(error)
+    // What is larger than any that we write was not written by us.
+    let foreign = error.kind() == std::io::ErrorKind::InvalidData;
+    Error::new(if foreign { ErrorKind::Corrupt } else { ErrorKind::Storage }, what).because(error)
 }
 
 fn closed() -> Error {

@@ -60,8 +60,10 @@ pub(crate) fn open(
 }
 
 fn key_file(disk: &dyn Disk, may_create: bool, entropy: &dyn Entropy) -> Result<KeyFile> {
-    let bytes = disk::read_small(disk, KEY_FILE, KEY_FILE_BYTES_MAX)
-        .map_err(|error| io_failed("failed to read the key file `server.key`", error))?;
+    let bytes = disk::read_small(disk, KEY_FILE, KEY_FILE_BYTES_MAX).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => KeyFile::foreign().because(error),
+        _ => io_failed("failed to read the key file `server.key`", error),
+    })?;
     if let Some(bytes) = bytes {
         return KeyFile::parse(&bytes);
     }

@@ -196,6 +196,7 @@ fn a_store_opens_only_with_its_key_file() {
     refused(&|copy| copy.overwrite("server.key", |key| *key = key_of(&other)), "another store");
     refused(&|copy| copy.overwrite("server.key", Vec::clear), "damaged");
     refused(&|copy| copy.overwrite("server.key", |key| key.truncate(100)), "damaged");
+    refused(&|copy| copy.overwrite("server.key", |key| key.resize(100_000, b' ')), "damaged");
     // Their store id and our key, or the other way round: the check covers both.
     for line in [1, 2] {
         refused(

@@ -388,7 +388,7 @@ fn a_missing_or_changed_epoch_file_is_noticed() {
     let other = Directory::new(2);
     other.open(&store.options).unwrap().close().unwrap();
     store.refused(&replaced(&file(&other, "epoch")), ErrorKind::Corrupt);
-    store.refused(&replaced(&[epoch, vec![0]].concat()), ErrorKind::Storage);
+    store.refused(&replaced(&[epoch, vec![0]].concat()), ErrorKind::Corrupt);
 }
 
 #[test]
