@@ -1,7 +1,7 @@
 //! What the engine costs, in sessions a second, bytes and seconds.
 //!
-//! `cargo bench --bench engine` takes about two minutes. Options, after `--`: `--quick` runs everything small, to see
-//! that it works; `--full` adds a million sessions and restarts with them (about three minutes more and 3 GiB of
+//! `cargo bench --bench engine` takes about a minute and a half. Options, after `--`: `--quick` runs everything small, to see
+//! that it works; `--full` adds a million sessions and restarts with them (about two minutes more and 2 GiB of
 //! memory); `--dir DIR` puts the store on another disk than that of temporary files.
 //!
 //! Every figure is the median of three runs with the smallest and the largest beside it. The disk's bare rate is
