@@ -10,19 +10,27 @@
 
 mod api;
 mod example;
+#[cfg(feature = "sim")]
 mod faults;
+#[cfg(feature = "sim")]
 mod junk;
 mod kill;
+#[cfg(feature = "sim")]
 mod limits;
+#[cfg(feature = "sim")]
 mod model;
+#[cfg(feature = "sim")]
 mod power_cuts;
 #[cfg(feature = "sim")]
 mod refusals;
 mod rng;
+#[cfg(feature = "sim")]
 mod secrets;
 #[cfg(feature = "sim")]
 mod support;
+#[cfg(feature = "sim")]
 mod tamper;
 mod threads;
 mod tidy;
+#[cfg(feature = "sim")]
 mod traps;
