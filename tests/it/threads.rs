@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use dwell::{ErrorKind, Field, Options, Receipt, Session, Sessions, Token};
+use dwell::{ErrorKind, Field, Options, Receipt, Result, Session, Sessions, Token};
 
 use crate::rng::{Rng, seeds};
 
@@ -250,55 +250,60 @@ fn everywhere_and_a_sign_in_have_one_order() {
     }
 }
 
+/// Replaces a session's token on one thread and signs the session out on another, again and again. The second thread
+/// waits a little longer when it was too early and a little less when it was too late, so that most rounds are close.
+fn race(
+    rounds: u32,
+    prepare: impl Fn(&Sessions) -> (Session, Token),
+    replace: impl Fn(&Session) -> Result<Receipt<Token>> + Sync,
+) {
+    let sessions = Options::new().in_memory().unwrap();
+    let mut patience = 0_u32;
+    let mut rng = Rng::new(1);
+    let (mut lost, mut won) = (0, 0);
+    for round in 0..rounds {
+        let (session, token) = prepare(&sessions);
+        let other = sessions.load(&token).unwrap().unwrap();
+        let ready = Barrier::new(2);
+        let jitter = patience.saturating_sub(3) + u32::try_from(rng.below(7)).unwrap();
+        let (replaced, ended) = thread::scope(|scope| {
+            let replacing = scope.spawn(|| {
+                ready.wait();
+                replace(&session).and_then(Receipt::blocking_wait).ok()
+            });
+            ready.wait();
+            (0..jitter).for_each(|_| drop(sessions.load_without_touch(&token)));
+            let ended = other.destroy().and_then(Receipt::blocking_wait).is_ok();
+            (replacing.join().unwrap(), ended)
+        });
+        let live = replaced.is_some_and(|token| sessions.load(&token).unwrap().is_some());
+        assert_eq!(live, !ended, "round {round}: signed out, or replaced and live");
+        if ended {
+            won += 1;
+            patience += 1;
+        } else {
+            lost += 1;
+            patience = patience.saturating_sub(1);
+            sessions.revoke_all("ada").unwrap().blocking_wait().unwrap();
+        }
+    }
+    assert!(lost > 0 && won > 0, "signing out won {won} and lost {lost} rounds");
+}
+
 #[test]
 fn a_sign_out_and_a_rotation_have_one_winner() {
-    let sessions = Options::new().in_memory().unwrap();
-    for round in 0..300 {
-        let (session, token) = signed_in(&sessions, "ada");
-        let other = sessions.load(&token).unwrap().unwrap();
-        let (rotated, ended) = (Mutex::new(None), AtomicBool::new(false));
-        at_once(2, |number| {
-            if number == 0 {
-                let receipt = session.rotate();
-                *rotated.lock().unwrap() = receipt.ok().and_then(|receipt| receipt.blocking_wait().ok());
-            } else {
-                // Somewhere around the moment of the commit.
-                (0..round * 20).for_each(|_| drop(sessions.load(&token)));
-                let receipt = other.clone().destroy();
-                ended.store(receipt.is_ok_and(|receipt| receipt.blocking_wait().is_ok()), Ordering::SeqCst);
-            }
-        });
-        let rotated = rotated.into_inner().unwrap();
-        let live = rotated.is_some_and(|token| sessions.load(&token).unwrap().is_some());
-        assert_eq!(live, !ended.load(Ordering::SeqCst), "round {round}: signed out, or rotated and live");
-        sessions.revoke_all("ada").unwrap().blocking_wait().unwrap();
-    }
+    race(1500, |sessions| signed_in(sessions, "ada"), Session::rotate);
 }
 
 #[test]
 fn a_sign_out_and_a_sign_in_from_that_session_have_one_winner() {
-    let sessions = Options::new().in_memory().unwrap();
-    for round in 0..300 {
+    let visitor = |sessions: &Sessions| {
         let session = sessions.start();
         session.set(VISITS, &1).unwrap();
         let token = session.token().unwrap();
-        let other = sessions.load(&token).unwrap().unwrap();
-        let (signed_in, ended) = (Mutex::new(None), AtomicBool::new(false));
-        at_once(2, |number| {
-            if number == 0 {
-                let receipt = session.sign_in("ada");
-                *signed_in.lock().unwrap() = receipt.ok().and_then(|receipt| receipt.blocking_wait().ok());
-            } else {
-                (0..round * 20).for_each(|_| drop(sessions.load(&token)));
-                let receipt = other.clone().destroy();
-                ended.store(receipt.is_ok_and(|receipt| receipt.blocking_wait().is_ok()), Ordering::SeqCst);
-            }
-        });
-        let signed_in = signed_in.into_inner().unwrap();
-        let live = signed_in.is_some_and(|token| sessions.load(&token).unwrap().is_some());
-        assert_eq!(live, !ended.load(Ordering::SeqCst), "round {round}: signed out, or signed in");
-        sessions.revoke_all("ada").unwrap().blocking_wait().unwrap();
-    }
+        (session, token)
+    };
+    race(1500, visitor, |session| session.sign_in("ada"));
 }
 
 #[test]
