@@ -5,13 +5,6 @@
 //! observed is compared. A failure prints the seed and the operations; `DWELL_SEED=n` replays one run and
 //! `DWELL_RUNS=n` makes more.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "a panic is how a test fails, and the operations before it are what explains it"
-)]
-
 mod checks;
 mod client;
 mod groups;

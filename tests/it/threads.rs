@@ -4,8 +4,6 @@
 //! and acknowledged never loads again, what was acknowledged is there after a restart, and nothing hangs. Threads meet
 //! at barriers and end by counts; nothing depends on how fast they are.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

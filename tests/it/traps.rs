@@ -1,7 +1,5 @@
 //! Known traps, each by name: what went wrong in this engine or in others once, and must not again.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod deadlines;
 mod ends;
 mod fields;
