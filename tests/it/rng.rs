@@ -25,6 +25,7 @@ impl Rng {
         self.below(chances) == 0
     }
 
+    #[cfg(feature = "sim")]
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
