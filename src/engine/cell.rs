@@ -24,13 +24,13 @@ pub(crate) struct Cell {
     /// So that a handle to a session needs no counted reference to the engine of its own: counting on one shared
     /// word would make threads wait for each other on every load. Closing drops the cells, and so the circle.
     pub(crate) engine: Arc<Engine>,
-    pub(crate) row: Row,
     /// What the content's header says, readable without the cell's lock. It changes only while the session is out of
     /// the index, so whoever finds the cell there by a token reads the generation that goes with that token.
     generation: AtomicU32,
     /// Set by every load, cleared by a sweep of the cache: what it finds clear has not been used since the last.
     used: AtomicBool,
     content: Mutex<Content>,
+    pub(crate) row: Row,
     accounted: AtomicUsize,
 }
 
@@ -94,7 +94,7 @@ impl Cell {
         }
     }
 
-    /// The generation of whoever finds the cell in the index.
+    /// The generation of whoever finds the cell in the index. It changes under the content's lock.
     pub(crate) fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
@@ -118,7 +118,10 @@ impl Cell {
     /// `Gone` if the session ended or the handle is of an older generation.
     pub(crate) fn data(&self, generation: u32) -> Result<Arc<[u8]>> {
         let content = self.content.lock();
-        content.check(generation)?;
+        // What `Content::check` asks, of the generation that lies beside the lock.
+        if content.life != Life::Live || self.generation() != generation {
+            return Err(Error::gone());
+        }
         Ok(Arc::clone(&content.data))
     }
 

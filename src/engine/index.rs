@@ -39,6 +39,7 @@ struct Shard {
     slots: Slab<Slot>,
     /// Place of each live slot, hashed by its fingerprint.
     table: HashTable<u32>,
+    /// Place and cell of each session in use, hashed by its fingerprint too: what is in use is found with one probe.
     cells: HashTable<(u32, Arc<Cell>)>,
     cell_bytes: usize,
 }
@@ -80,22 +81,15 @@ impl Index {
     /// Finds the live session of a fingerprint and, if `touch` is set, marks it as seen now.
     pub(crate) fn probe(&self, fingerprint: Fingerprint, now: Tick, touch: bool) -> Probe {
         let shard = self.shard(shard_of(fingerprint)).read();
-        let live = |place: &u32| {
-            shard
-                .slots
-                .get(*place)
-                .is_some_and(|slot| slot.fingerprint == fingerprint.0 && now < slot.deadline(&self.profiles))
-        };
-        let Some((place, slot)) =
-            shard.table.find(fingerprint.hash(), live).and_then(|&place| Some((place, shard.slots.get(place)?)))
-        else {
-            return Probe::Absent;
-        };
+        let hot = shard.hot(fingerprint);
+        let place = hot.map(|(place, _)| *place).or_else(|| shard.place_of(fingerprint));
+        let slot = place.and_then(|place| shard.slots.get(place)).filter(|slot| now < slot.deadline(&self.profiles));
+        let Some(slot) = slot else { return Probe::Absent };
         if touch {
             slot.touch(now);
         }
-        match shard.cell(place) {
-            Some(cell) => {
+        match hot {
+            Some((_, cell)) => {
                 cell.mark_used();
                 Probe::Hot(Arc::clone(cell), cell.generation())
             }
@@ -119,8 +113,7 @@ impl Index {
     pub(crate) fn insert(&self, session: &NewSlot, cell: Option<Arc<Cell>>) -> Option<SlotId> {
         let number = shard_of(session.fingerprint);
         let mut shard = self.shard(number).write();
-        let same = |place: &u32| shard.slots.get(*place).is_some_and(|slot| slot.fingerprint == session.fingerprint.0);
-        if shard.table.find(session.fingerprint.hash(), same).is_some() {
+        if shard.place_of(session.fingerprint).is_some() {
             return None;
         }
         let place = shard.slots.take();
@@ -130,7 +123,7 @@ impl Index {
         let Shard { slots, table, .. } = &mut *shard;
         table.insert_unique(session.fingerprint.hash(), place, |&place| hash_of(slots, place));
         if let Some(cell) = cell {
-            shard.insert_cell(place, cell, self.cell_bytes_max);
+            shard.insert_cell(session.fingerprint, place, cell, self.cell_bytes_max);
         }
         Some(SlotId(place << 8 | number))
     }
@@ -150,7 +143,7 @@ impl Index {
             return None;
         }
         shard.take_out(fingerprint, place);
-        let cell = shard.remove_cell(place);
+        let cell = shard.remove_cell(fingerprint, place);
         let slot = shard.slots.get_mut(place)?;
         let removed = Removed {
             slot: SlotId(place << 8 | number),
@@ -168,10 +161,10 @@ impl Index {
     pub(crate) fn publish(&self, fingerprint: Fingerprint, cell: Arc<Cell>) -> Option<(Arc<Cell>, u32)> {
         let mut shard = self.shard(shard_of(fingerprint)).write();
         let place = shard.place(fingerprint, cell.row)?;
-        if let Some(first) = shard.cell(place) {
+        if let Some(first) = shard.cell(fingerprint, place) {
             return Some((Arc::clone(first), first.generation()));
         }
-        shard.insert_cell(place, Arc::clone(&cell), self.cell_bytes_max);
+        shard.insert_cell(fingerprint, place, Arc::clone(&cell), self.cell_bytes_max);
         let generation = cell.generation();
         Some((cell, generation))
     }
@@ -192,7 +185,7 @@ impl Index {
     /// The cell of a session and its generation, if it is in use.
     pub(crate) fn cell(&self, fingerprint: Fingerprint, row: Row) -> Option<(Arc<Cell>, u32)> {
         let shard = self.shard(shard_of(fingerprint)).read();
-        shard.cell(shard.place(fingerprint, row)?).map(|cell| (Arc::clone(cell), cell.generation()))
+        shard.cell(fingerprint, shard.place(fingerprint, row)?).map(|cell| (Arc::clone(cell), cell.generation()))
     }
 
     /// Runs `read` on a slot by number. The caller knows, by a list's lock, that it holds what it thinks.
@@ -214,7 +207,7 @@ impl Index {
         }
         let fingerprint = cell.lock().header.fingerprint;
         let mut shard = self.shard(shard_of(fingerprint)).write();
-        let filed = shard.place(fingerprint, cell.row).and_then(|place| shard.cell(place));
+        let filed = shard.place(fingerprint, cell.row).and_then(|place| shard.cell(fingerprint, place));
         if filed.is_some_and(|filed| Arc::ptr_eq(filed, cell)) {
             shard.cell_bytes -= cell.accounted();
             shard.cell_bytes += cell.account();
@@ -275,21 +268,35 @@ impl Shard {
         }
     }
 
-    fn cell(&self, place: u32) -> Option<&Arc<Cell>> {
-        self.cells.find(spread(place), |(other, _)| *other == place).map(|(_, cell)| cell)
+    fn place_of(&self, fingerprint: Fingerprint) -> Option<u32> {
+        self.table.find(fingerprint.hash(), |place| self.has(*place, fingerprint)).copied()
     }
 
-    fn insert_cell(&mut self, place: u32, cell: Arc<Cell>, bytes_max: usize) {
-        debug_assert!(self.cell(place).is_none(), "two cells for place {place}");
+    /// Place and cell of a session in use.
+    fn hot(&self, fingerprint: Fingerprint) -> Option<&(u32, Arc<Cell>)> {
+        self.cells.find(fingerprint.hash(), |(place, _)| self.has(*place, fingerprint))
+    }
+
+    fn has(&self, place: u32, fingerprint: Fingerprint) -> bool {
+        self.slots.get(place).is_some_and(|slot| slot.fingerprint == fingerprint.0)
+    }
+
+    fn cell(&self, fingerprint: Fingerprint, place: u32) -> Option<&Arc<Cell>> {
+        self.cells.find(fingerprint.hash(), |(other, _)| *other == place).map(|(_, cell)| cell)
+    }
+
+    fn insert_cell(&mut self, fingerprint: Fingerprint, place: u32, cell: Arc<Cell>, bytes_max: usize) {
+        debug_assert!(self.cell(fingerprint, place).is_none(), "two cells for place {place}");
         self.cell_bytes += cell.account();
-        self.cells.insert_unique(spread(place), (place, cell), |(place, _)| spread(*place));
+        let Self { slots, cells, .. } = self;
+        cells.insert_unique(fingerprint.hash(), (place, cell), |(place, _)| hash_of(slots, *place));
         if self.cell_bytes > bytes_max {
             self.evict(bytes_max);
         }
     }
 
-    fn remove_cell(&mut self, place: u32) -> Option<Arc<Cell>> {
-        let entry = self.cells.find_entry(spread(place), |(other, _)| *other == place).ok()?;
+    fn remove_cell(&mut self, fingerprint: Fingerprint, place: u32) -> Option<Arc<Cell>> {
+        let entry = self.cells.find_entry(fingerprint.hash(), |(other, _)| *other == place).ok()?;
         let (_, cell) = entry.remove().0;
         self.cell_bytes -= cell.accounted();
         Some(cell)
@@ -322,9 +329,4 @@ fn shard_of(fingerprint: Fingerprint) -> u32 {
 
 fn hash_of(slots: &Slab<Slot>, place: u32) -> u64 {
     slots.get(place).map_or(0, |slot| Fingerprint(slot.fingerprint).hash())
-}
-
-/// Fibonacci hashing (Knuth, TAOCP 6.4): places are small consecutive numbers, the table wants their high bits.
-const fn spread(place: u32) -> u64 {
-    (place as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

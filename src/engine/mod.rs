@@ -88,6 +88,7 @@ pub(crate) struct Engine {
     queue: queue::Queue,
     answers: queue::Answers,
     next_row: AtomicU64,
+    next_memory_row: AtomicU64,
     /// Data of sessions that stay off the disk.
     memory_only_bytes: AtomicUsize,
     live: AtomicU32,
@@ -170,6 +171,7 @@ impl Engine {
             queue: queue::Queue::new(),
             answers: queue::Answers::default(),
             next_row: AtomicU64::new(opened.state.next_row),
+            next_memory_row: AtomicU64::new(write::first_memory_row(entropy.as_ref())?),
             memory_only_bytes: AtomicUsize::new(0),
             live: AtomicU32::new(0),
             unwritten: Mutex::new(HashMap::new()),

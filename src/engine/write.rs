@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{Fingerprint, Key};
 use crate::storage::record::{ClassByte, Header, PrincipalRef, Row};
 use crate::time::Tick;
-use crate::token::Token;
+use crate::token::{Entropy, Token};
 
 impl Engine {
     /// Makes an anonymous session. It is live at once and written behind.
@@ -34,7 +34,7 @@ impl Engine {
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let data_key = Key::random(self.entropy.as_ref())?;
         let header = self.anonymous_header(&token);
-        let row = self.next_row()?;
+        let row = if memory_only { self.next_memory_row() } else { self.next_row()? };
         let wrap = self.wrap(row, &header, &token, &data_key)?;
         let mut content = Content::new(header, data_key, wrap, Box::default(), None);
         content.memory_only = memory_only;
@@ -216,13 +216,26 @@ impl Engine {
         Ok(())
     }
 
+    /// A number that no row on disk has.
+    fn next_memory_row(&self) -> Row {
+        Row(self.next_memory_row.fetch_add(1, Ordering::Relaxed))
+    }
+
     pub(super) fn next_row(&self) -> Result<Row> {
         let row = self.next_row.fetch_add(1, Ordering::SeqCst);
-        if row >= Row::LIMIT {
+        if row >= Row::MEMORY {
             return Err(Error::new(ErrorKind::Refused, "the store has made as many sessions as its format can number"));
         }
         Ok(Row(row))
     }
+}
+
+/// Rows of sessions that stay off the disk begin anywhere in the lower half of their range, so that another run does
+/// not use them again.
+pub(super) fn first_memory_row(entropy: &dyn Entropy) -> Result<u64> {
+    let mut random = [0; 8];
+    entropy.fill(&mut random)?;
+    Ok(Row::MEMORY + u64::from_le_bytes(random) % (Row::MEMORY / 2))
 }
 
 /// Memory that anonymous sessions may take where they stay off the disk, even if the cache is smaller.

@@ -28,6 +28,9 @@ pub(crate) struct Machine {
 
 /// After this long without a write, the file is left so that the next start need not walk it.
 const SETTLE_AFTER_MS: u64 = 2000;
+/// Row numbers that a start skips, because sessions may have had them that a crash forgot, and their handles must not
+/// come to name others: more than can wait in the queue and in a batch under way.
+const ROW_RESERVE: u64 = 1 << 18;
 /// Runs of neighbouring dead rows deleted in one batch. A run costs a few pages however long it is, so that is about a
 /// megabyte, and a write that comes in meanwhile does not wait long.
 const SWEEP_RUNS_MAX: usize = 128;
@@ -130,7 +133,7 @@ impl Machine {
 impl Engine {
     pub(super) fn empty_batch(&self) -> Batch {
         Batch {
-            next_row: self.next_row.load(std::sync::atomic::Ordering::SeqCst),
+            next_row: self.next_row.load(std::sync::atomic::Ordering::SeqCst) + ROW_RESERVE,
             clock: self.clock.checkpoint(),
             ..Batch::default()
         }

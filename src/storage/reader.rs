@@ -116,7 +116,7 @@ impl Reader {
     }
 
     fn verify(&self, row: Row, bytes: &super::record::HeaderBytes) -> Option<Header> {
-        if row.0 == 0 || row.0 >= Row::LIMIT {
+        if row.0 == 0 || row.0 >= Row::MEMORY {
             return None;
         }
         Header::decode(bytes, row, self.keys.store_id(), self.keys.headers(Header::key_id(bytes))?)

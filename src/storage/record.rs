@@ -37,9 +37,11 @@ use crate::time::{Tick, Timestamp};
 pub(crate) struct Row(pub(crate) u64);
 
 impl Row {
-    /// Rows from here on are damage: at a million sessions a second they would be reached in nine years, and the
-    /// index keeps 48 bits.
+    /// Row numbers end here: the
+    /// index keeps 48 bits of them.
     pub(crate) const LIMIT: u64 = 1 << 48;
+    /// Rows from here on are those of sessions that stay off the disk.
+    pub(crate) const MEMORY: u64 = Self::LIMIT / 2;
 }
 
 /// What the store knows a principal by: a keyed hash of the name. Zero is no principal.

@@ -209,3 +209,23 @@ fn expired_rows_are_swept_under_steady_load_too() {
     let expired_at_start = directory.open(&options).unwrap().stats().expired;
     assert_eq!(expired_at_start, 0, "they were gone from disk before the power was");
 }
+
+#[test]
+fn the_handle_of_a_session_that_a_crash_forgot_names_nobody_else() {
+    for in_memory in [false, true] {
+        let directory = dwell::sim::Directory::new(6);
+        let options = if in_memory { options().anonymous_in_memory() } else { options() };
+        let sessions = directory.open(&options).unwrap();
+        sessions.start().sign_in("ada").unwrap().blocking_wait().unwrap();
+        let forgotten = sessions.start();
+        forgotten.set(BLOB, &vec![1]).unwrap();
+        let id = forgotten.id().unwrap();
+        directory.restore_power();
+        let sessions = directory.open(&options).unwrap();
+        let strangers: Vec<_> = (0..10).map(|_| sessions.start()).collect();
+        strangers.iter().for_each(|stranger| stranger.set(BLOB, &vec![2]).unwrap());
+        sessions.start().sign_in("bob").unwrap().blocking_wait().unwrap();
+        assert!(sessions.revoke(id).unwrap().is_none());
+        assert!(strangers.iter().all(|stranger| stranger.id() != Some(id) && stranger.get(BLOB).is_ok()));
+    }
+}
