@@ -37,8 +37,7 @@ use crate::time::{Tick, Timestamp};
 pub(crate) struct Row(pub(crate) u64);
 
 impl Row {
-    /// Row numbers end here: the
-    /// index keeps 48 bits of them.
+    /// Row numbers end here: the index keeps 48 bits of them.
     pub(crate) const LIMIT: u64 = 1 << 48;
     /// Rows from here on are those of sessions that stay off the disk.
     pub(crate) const MEMORY: u64 = Self::LIMIT / 2;
@@ -239,7 +238,7 @@ pub(crate) struct Credit {
 ///
 /// | Offset | Bytes | Field |
 /// |---|---|---|
-/// | 0 | 8 | next row number |
+/// | 0 | 8 | next row number, ahead of every row that was handed out |
 /// | 8 | 8 | commit counter |
 /// | 16 | 8 | epoch |
 /// | 24 | 1 | an epoch raise is due |
