@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 use redb::StorageBackend;
 
 use super::disk::DiskFile;
@@ -25,7 +25,8 @@ pub(crate) struct Backend(Arc<Shared>);
 struct Shared {
     file: Arc<dyn DiskFile>,
     released: AtomicBool,
-    held: Mutex<Held>,
+    /// Read by both threads of the scan at start, so reading must not keep them from each other.
+    held: RwLock<Held>,
 }
 
 /// The file as it would be, as far as it differs from the file as it is.
@@ -49,19 +50,19 @@ const PAGE: usize = 4096;
 impl Backend {
     /// A file that is written to at once.
     pub(crate) fn direct(file: Arc<dyn DiskFile>) -> Self {
-        Self(Arc::new(Shared { file, released: AtomicBool::new(true), held: Mutex::default() }))
+        Self(Arc::new(Shared { file, released: AtomicBool::new(true), held: RwLock::default() }))
     }
 
     /// A file that stays as it is until [`release`](Self::release).
     pub(crate) fn held_back(file: Arc<dyn DiskFile>) -> io::Result<Self> {
         let len = file.len()?;
         let held = Held { len, shown: len, ..Held::default() };
-        Ok(Self(Arc::new(Shared { file, released: AtomicBool::new(false), held: Mutex::new(held) })))
+        Ok(Self(Arc::new(Shared { file, released: AtomicBool::new(false), held: RwLock::new(held) })))
     }
 
     /// Makes the changes that were held back, and from now on each at once.
     pub(crate) fn release(&self) -> io::Result<()> {
-        let mut held = self.0.held.lock();
+        let mut held = self.0.held.write();
         for change in std::mem::take(&mut held.changes) {
             match change {
                 Change::Write(offset, bytes) => self.0.file.write_at(offset, &bytes)?,
@@ -70,15 +71,16 @@ impl Backend {
             }
         }
         self.0.released.store(true, Ordering::Release);
+        *held = Held::default();
         Ok(())
     }
 
-    /// Runs `work` on what is held back, or returns `None` where nothing is any more.
+    /// Runs `work` on what is held back, alone, or returns `None` where nothing is any more.
     fn held<T>(&self, work: impl FnOnce(&mut Held, &dyn DiskFile) -> T) -> Option<T> {
         if self.0.released.load(Ordering::Acquire) {
             return None;
         }
-        let mut held = self.0.held.lock();
+        let mut held = self.0.held.write();
         // It may have been released while this waited.
         (!self.0.released.load(Ordering::Acquire)).then(|| work(&mut held, self.0.file.as_ref()))
     }
@@ -172,10 +174,13 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        match self.held(|held, file| held.read(file, offset, out)) {
-            Some(result) => result,
-            None => self.0.file.read_at(offset, out),
+        if !self.0.released.load(Ordering::Acquire) {
+            let held = self.0.held.read();
+            if !self.0.released.load(Ordering::Acquire) {
+                return held.read(self.0.file.as_ref(), offset, out);
+            }
         }
+        self.0.file.read_at(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
