@@ -31,6 +31,8 @@ impl Engine {
         }
         self.check_size(&data)?;
         self.check_bytes(memory_only, true, data.len())?;
+        // Asked before a row number is drawn, so that refusals do not use up the numbers that a crash may forget.
+        self.make_room(&mut self.principals.lock_anonymous())?;
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let data_key = Key::random(self.entropy.as_ref())?;
         let header = self.anonymous_header(&token);
