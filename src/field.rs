@@ -187,7 +187,9 @@ impl<T> Field<T> {
         self
     }
 
-    pub(crate) const fn name(&self) -> &'static str {
+    /// The name that it was made with.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
         self.name
     }
 

@@ -58,6 +58,8 @@
 
 pub mod guide;
 
+pub mod web;
+
 // In reading order: what an application holds, then the vocabulary, then what is below.
 mod sessions;
 
@@ -78,6 +80,10 @@ mod storage;
 
 #[cfg(feature = "sim")]
 pub mod sim;
+
+#[cfg(feature = "axum")]
+#[doc(inline)]
+pub use web::axum;
 
 pub use engine::Receipt;
 pub use error::{Error, ErrorKind, Result};

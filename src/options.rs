@@ -117,6 +117,13 @@ impl Options {
         self
     }
 
+    /// Ends a session in which nobody signed in after this long without a request. By default only its
+    /// [lifetime](Self::anonymous_lifetime) ends it; set that first.
+    pub fn anonymous_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.anonymous.0 = timeout;
+        self
+    }
+
     /// Keeps anonymous sessions off the disk. They end with the process, and
     /// [`save`](crate::Session::save) answers [`NotDurable`](crate::ErrorKind::NotDurable).
     pub fn anonymous_in_memory(mut self) -> Self {

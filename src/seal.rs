@@ -136,6 +136,11 @@ impl fmt::Debug for Tagger {
     }
 }
 
+/// Whether two secrets are the same, compared in constant time.
+pub(crate) fn same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
+    bool::from(one.ct_eq(other))
+}
+
 /// What sealing adds to a plaintext: a random nonce in front, a tag behind.
 pub(crate) const SEAL_OVERHEAD: usize = NONCE + TAG;
 const NONCE: usize = 24;

@@ -6,6 +6,7 @@
 
 mod inquiries;
 mod values;
+mod visit;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::values::{encode, entry, read, undecodable};
+pub(crate) use self::visit::{Caller, Visit};
 use crate::codec::{self, Codec};
 use crate::engine::fields;
 use crate::engine::{Binding, Cell, Engine, Receipt, Rotate};
@@ -47,15 +49,20 @@ use crate::token::Token;
 /// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Session(Arc<Binding>);
+pub struct Session(Arc<Binding>, Option<Arc<Visit>>);
 
 impl Session {
     pub(crate) fn fresh(engine: &Arc<Engine>) -> Self {
-        Self(Binding::fresh(engine))
+        Self(Binding::fresh(engine), None)
     }
 
     pub(crate) fn loaded(cell: Arc<Cell>, generation: u32) -> Self {
-        Self(Binding::loaded(cell, generation))
+        Self(Binding::loaded(cell, generation), None)
+    }
+
+    /// Notes for the layer that answers a request what the request does with this session.
+    pub(crate) fn observed(self, visit: &Arc<Visit>) -> Self {
+        Self(self.0, Some(Arc::clone(visit)))
     }
 
     pub(crate) fn binding(&self) -> &Arc<Binding> {
@@ -267,6 +274,8 @@ impl Session {
     /// Signs somebody in. The session gets a new row, token, key and deadlines, and the old token opens nothing any
     /// more; all in one commit, which the receipt waits for and whose token it hands out.
     ///
+    /// On the web, device and address are those of the request, unless the [`SignIn`] names its own.
+    ///
     /// Data passes over whole if the same principal was signed in, [kept fields](Field::keep_on_sign_in) if nobody
     /// was, none of it if it was somebody else. Until the commit the old session can be read but not written
     /// ([`Busy`](ErrorKind::Busy)); afterwards this handle is the new session.
@@ -289,8 +298,11 @@ impl Session {
     /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn sign_in(&self, who: impl Into<SignIn>) -> Result<Receipt<Token>> {
-        let request = who.into().check()?;
-        self.0.engine().sign_in(&self.0, &request)
+        let mut who = who.into();
+        if let Some(visit) = &self.1 {
+            who = who.called_by(visit.caller());
+        }
+        self.0.engine().sign_in(&self.0, &who.check()?)
     }
 
     /// Replaces the token and raises the session's generation: the old token, other handles and everything else bound
@@ -359,7 +371,12 @@ impl Session {
         loop {
             match cell.engine.destroy(&cell, generation) {
                 Err(error) if error.kind() == ErrorKind::Gone => {}
-                done => return done,
+                done => {
+                    if let (Some(visit), Ok(_)) = (&self.1, &done) {
+                        visit.note_end();
+                    }
+                    return done;
+                }
             }
             // A sign-in or rotation of this handle may have moved it on meanwhile; what it is now is what is to end.
             match self.0.session() {
@@ -403,6 +420,14 @@ impl Session {
 
     /// Applies an edit to the session, or to no data at all, which begins it. `false` if the edit declined.
     fn edit(&self, relaxed: bool, edit: impl Fn(&[u8]) -> Result<Option<Arc<[u8]>>>) -> Result<bool> {
+        let done = self.apply(relaxed, edit)?;
+        if let Some(visit) = self.1.as_ref().filter(|_| done && !relaxed) {
+            visit.note_change();
+        }
+        Ok(done)
+    }
+
+    fn apply(&self, relaxed: bool, edit: impl Fn(&[u8]) -> Result<Option<Arc<[u8]>>>) -> Result<bool> {
         loop {
             if let Some((cell, generation)) = self.0.session() {
                 return cell.engine.change(&cell, generation, relaxed, edit);

@@ -7,13 +7,15 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{Engine, Found, Receipt, Spare};
+use crate::engine::{Engine, Found, Hot, Receipt, Spare};
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::seal::Tagger;
 use crate::session::Session;
 use crate::sign_in::{Class, SessionInfo, Stats, check_principal, decode_facts};
 use crate::storage::directory::{self, DirectoryLock};
 use crate::storage::disk::{Disk, SimDisk};
+use crate::time::Tick;
 use crate::token::{OsEntropy, SessionId, Token};
 
 /// All sessions of an application, in one directory.
@@ -41,6 +43,13 @@ use crate::token::{OsEntropy, SessionId, Token};
 /// ```
 #[derive(Clone)]
 pub struct Sessions(Arc<Handle>);
+
+/// What memory has of a token.
+pub(crate) enum InMemory {
+    Absent,
+    Here(Session),
+    OnDisk,
+}
 
 struct Handle {
     engine: Arc<Engine>,
@@ -95,9 +104,39 @@ impl Sessions {
         self.load_with(token, false)
     }
 
-    fn load_with(&self, token: &Token, touch: bool) -> Result<Option<Session>> {
+    pub(crate) fn load_with(&self, token: &Token, touch: bool) -> Result<Option<Session>> {
         let found = self.0.engine.load(token, touch)?;
         Ok(found.map(|(cell, generation)| Session::loaded(cell, generation)))
+    }
+
+    /// Like [`load_with`](Self::load_with), but never blocks.
+    pub(crate) fn load_in_memory(&self, token: &Token, touch: bool) -> Result<InMemory> {
+        Ok(match self.0.engine.load_hot(token, touch)? {
+            Hot::Absent => InMemory::Absent,
+            Hot::Here(cell, generation) => InMemory::Here(Session::loaded(cell, generation)),
+            Hot::OnDisk => InMemory::OnDisk,
+        })
+    }
+
+    /// Whether both are handles to one store.
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "layers ask it"))]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// What tells this store from others in public.
+    pub(crate) fn instance(&self) -> String {
+        self.0.engine.keys.instance()
+    }
+
+    /// Tags what visitors without a session are handed.
+    pub(crate) fn visitor_tags(&self) -> &Tagger {
+        self.0.engine.keys.visitors()
+    }
+
+    /// Engine time.
+    pub(crate) fn now(&self) -> Tick {
+        self.0.engine.clock.now()
     }
 
     /// The live sessions of a principal, oldest first: "your devices".

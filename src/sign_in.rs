@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::engine::SignInRequest;
 use crate::error::{Error, Result};
 use crate::options::{Limits, whole_seconds};
+use crate::session::Caller;
 use crate::storage::record::ClassByte;
 use crate::time::Timestamp;
 use crate::token::SessionId;
@@ -88,6 +89,17 @@ impl SignIn {
     /// Shorter limits for this session. Longer ones than the options' have no effect.
     pub fn limits(mut self, idle_timeout: Duration, lifetime: Duration) -> Self {
         self.limits = Some((idle_timeout, lifetime));
+        self
+    }
+
+    /// Fills in what was not said of the device and the address.
+    pub(crate) fn called_by(mut self, caller: &Caller) -> Self {
+        if self.device.is_empty() {
+            self.device = caller.device();
+        }
+        if self.address.is_empty() {
+            self.address = caller.address();
+        }
         self
     }
 

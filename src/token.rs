@@ -12,7 +12,7 @@ use rand::{SeedableRng, TryRng, rngs};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::seal::Fingerprint;
+use crate::seal::{self, Fingerprint};
 
 /// The secret that a visitor's client holds: 256 random bits and the id of the server key they go with.
 ///
@@ -98,6 +98,10 @@ impl Token {
 
     pub(crate) const fn secret(&self) -> &[u8; Self::SECRET_BYTES] {
         &self.secret
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.key_id == other.key_id && seal::same(&self.secret, &other.secret)
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {

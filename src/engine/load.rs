@@ -16,6 +16,14 @@ use crate::storage::WrapBinding;
 use crate::storage::record::{Body, Header, PrincipalRef, Row};
 use crate::token::Token;
 
+/// What memory knows of a token.
+#[derive(Debug)]
+pub(crate) enum Hot {
+    Absent,
+    Here(Arc<Cell>, u32),
+    OnDisk,
+}
+
 impl Engine {
     /// The live session of a token, and its generation. Blocks on the disk only if the session's data is not in
     /// memory.
@@ -27,6 +35,16 @@ impl Engine {
             Probe::Hot(cell, generation) => Ok(Some((cell, generation))),
             Probe::Cold(row) => self.load_cold(token, row),
         }
+    }
+
+    /// Like [`load`](Self::load), but never blocks: a session whose data is not in memory is only pointed out.
+    pub(crate) fn load_hot(&self, token: &Token, touch: bool) -> Result<Hot> {
+        self.check_open()?;
+        Ok(match self.index.probe(token.fingerprint(), self.clock.now(), touch) {
+            Probe::Absent => Hot::Absent,
+            Probe::Hot(cell, generation) => Hot::Here(cell, generation),
+            Probe::Cold(_) => Hot::OnDisk,
+        })
     }
 
     fn load_cold(self: &Arc<Self>, token: &Token, row: Row) -> Result<Option<(Arc<Cell>, u32)>> {

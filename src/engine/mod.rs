@@ -61,6 +61,7 @@ pub(crate) use cell::{Cell, Content};
 pub(crate) use end::Spare;
 pub(crate) use group::{Rotate, SignInRequest};
 pub(crate) use list::Listed;
+pub(crate) use load::Hot;
 use parking_lot::Mutex;
 pub use receipt::Receipt;
 pub(crate) use restore::Found;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Session;
 use crate::engine::Content;
 use crate::error::Result;
+use crate::seal::Key;
 use crate::sign_in::Class;
 use crate::storage::record::ClassByte;
 use crate::time::Timestamp;
@@ -88,6 +89,34 @@ impl Session {
     /// [`Gone`](crate::ErrorKind::Gone).
     pub fn life_left(&self) -> Result<Option<Duration>> {
         Ok(self.left()?.map(|(_, life)| Duration::from_secs(life.into())))
+    }
+
+    /// Whether the session was signed in with [`SignIn::remembered`](crate::SignIn::remembered).
+    ///
+    /// # Errors
+    /// [`Gone`](crate::ErrorKind::Gone).
+    pub fn is_remembered(&self) -> Result<bool> {
+        self.inspect(false, |content| content.header.remembered)
+    }
+
+    /// 32 secret bytes for one purpose, which change whenever the session's token is replaced. They come from the key
+    /// that the session's data is sealed under, so the files alone do not give them away. `None` before the first
+    /// write.
+    ///
+    /// # Errors
+    /// `Gone`.
+    pub(crate) fn secret(&self, purpose: &str) -> Result<Option<Key>> {
+        self.0
+            .with(|cell, generation| {
+                cell.engine.check_open()?;
+                let content = cell.lock();
+                content.check(generation)?;
+                let key = content.data_key.clone();
+                drop(content);
+                let (row, generation) = (cell.row.0.to_le_bytes(), generation.to_le_bytes());
+                Ok(Some(key.derive(None, purpose, &[cell.engine.keys.store_id(), &row, &generation])))
+            })
+            .unwrap_or(Ok(None))
     }
 
     fn left(&self) -> Result<Option<(u32, u32)>> {

@@ -101,6 +101,7 @@ pub(crate) struct Keys {
     store: Tagger,
     index: Tagger,
     handles: Tagger,
+    visitors: Tagger,
     names: Key,
     facts: Key,
 }
@@ -154,9 +155,20 @@ impl Keys {
             store: Tagger::new(&store.derive(None, "record tags", bound)),
             index: Tagger::new(&index.derive(None, "principal references", bound)),
             handles: Tagger::new(&index.derive(None, "session handles", bound)),
+            visitors: Tagger::new(&store.derive(None, "visitor tokens", bound)),
             names: store.derive(None, "principal names", bound),
             facts: store.derive(None, "session facts", bound),
         }
+    }
+
+    /// Tags what visitors without a session are handed.
+    pub(crate) const fn visitors(&self) -> &Tagger {
+        &self.visitors
+    }
+
+    /// What tells this store from others in public: in the name of a cookie.
+    pub(crate) fn instance(&self) -> String {
+        hex(&self.handles.tag8("instance", &[&self.store_id])).chars().take(8).collect()
     }
 
     pub(crate) const fn store_id(&self) -> &[u8; 16] {

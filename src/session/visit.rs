@@ -1,0 +1,62 @@
+//! What one request does with its session, noted for the layer that answers it.
+//!
+//! It knows nothing of the engine. Invariants: notes are only ever added; who calls is worked out when a sign-in asks
+//! and not for every request.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Notes about one request.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    caller: Caller,
+    changed: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Visit {
+    pub(crate) const fn new(caller: Caller) -> Self {
+        Self { caller, changed: AtomicBool::new(false), ended: AtomicBool::new(false) }
+    }
+
+    pub(crate) const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// A field that is not relaxed was changed.
+    pub(super) fn note_change(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// The request ended its own session.
+    pub(crate) fn note_end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Who sent a request, as far as the request tells.
+#[derive(Debug, Default)]
+pub(crate) struct Caller {
+    pub(crate) user_agent: Box<str>,
+    pub(crate) address: Option<IpAddr>,
+    /// Makes of a `User-Agent` what a person recognises.
+    pub(crate) describe: Option<fn(&str) -> String>,
+}
+
+impl Caller {
+    pub(crate) fn device(&self) -> String {
+        self.describe.map(|describe| describe(&self.user_agent)).unwrap_or_default()
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.map(|address| address.to_string()).unwrap_or_default()
+    }
+}

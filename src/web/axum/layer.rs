@@ -1,0 +1,308 @@
+//! The layer: an exchange around every request.
+//!
+//! Invariants: a request reaches the handlers only when it was admitted, its session found and its token checked; an
+//! answer leaves only when what its request changed is on disk.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ::axum::body::{Body, Bytes, HttpBody};
+use ::axum::http::request::Parts;
+use ::axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use ::axum::response::{IntoResponse, Response};
+use ::axum::{BoxError, http};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::connection::Connection;
+use super::extract::Current;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sessions::Sessions;
+use crate::web::{self, Admitted, Exchange, Opened, Refusal, Site};
+
+/// Gives the requests of a router their sessions. See [the module](super) for what it does and where to put it.
+///
+/// ```
+/// use dwell::axum::SessionLayer;
+/// use dwell::web::Site;
+/// # let sessions = dwell::Options::new().in_memory()?;
+/// let layer = SessionLayer::new(Site::https(sessions, "app.example")?.trusted_proxy("10.0.0.0/8")?).sign_in_page("/sign-in");
+/// let app: axum::Router = axum::Router::new().layer(layer);
+/// # let _ = app;
+/// # Ok::<(), dwell::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SessionLayer {
+    site: Site,
+    sign_in_page: Option<Arc<str>>,
+    is_passive: Option<fn(&HeaderMap) -> bool>,
+    form_bytes_max: usize,
+}
+
+impl SessionLayer {
+    /// The most of a posted form that is read for its token, in bytes: it has to be kept in memory until the handler
+    /// asks for it.
+    pub const FORM_BYTES_MAX: usize = 256 * 1024;
+
+    /// A layer for this site.
+    pub const fn new(site: Site) -> Self {
+        Self { site, sign_in_page: None, is_passive: None, form_bytes_max: Self::FORM_BYTES_MAX }
+    }
+
+    /// For writing the program; see [`Site::development`].
+    pub fn development(sessions: Sessions) -> Self {
+        Self::new(Site::development(sessions))
+    }
+
+    /// For a program with a page on the same machine; see [`Site::localhost`].
+    pub fn localhost(sessions: Sessions) -> Self {
+        Self::new(Site::localhost(sessions))
+    }
+
+    /// For a device on a local network; see [`Site::lan`].
+    pub fn lan(sessions: Sessions) -> Self {
+        Self::new(Site::lan(sessions))
+    }
+
+    /// For the internet; see [`Site::https`].
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) if `host` is no host name.
+    pub fn https(sessions: Sessions, host: &str) -> Result<Self> {
+        Ok(Self::new(Site::https(sessions, host)?))
+    }
+
+    /// Where browsers are sent that ask for a page which needs a sign-in.
+    pub fn sign_in_page(mut self, path: &str) -> Self {
+        self.sign_in_page = Some(path.into());
+        self
+    }
+
+    /// Which requests do not count as use of their session: polling that must not keep it alive.
+    pub const fn passive_if(mut self, is_passive: fn(&HeaderMap) -> bool) -> Self {
+        self.is_passive = Some(is_passive);
+        self
+    }
+
+    /// Reads at most this much of a posted form for its token; longer ones are answered 413.
+    pub const fn form_bytes_max(mut self, bytes: usize) -> Self {
+        self.form_bytes_max = bytes;
+        self
+    }
+
+    /// The part of this layer that checks the host, for routes and fallbacks that have no session.
+    pub fn host_layer(&self) -> HostLayer {
+        HostLayer(self.site.clone())
+    }
+
+    async fn begin(&self, parts: &mut Parts, body: Body) -> Result<(Exchange, Body), Response> {
+        let admitted = self.site.admit(&self.facts(parts)).map_err(IntoResponse::into_response)?;
+        let exchange = open(admitted).await.map_err(IntoResponse::into_response)?;
+        let (field, body) = self.form_token(&exchange, parts, body).await.map_err(IntoResponse::into_response)?;
+        exchange.check_token(field.as_deref()).map_err(IntoResponse::into_response)?;
+        Ok((exchange, body))
+    }
+
+    fn facts<'a>(&self, parts: &'a Parts) -> web::Request<'a> {
+        let facts = facts(parts);
+        if self.is_passive.is_some_and(|is_passive| is_passive(&parts.headers)) { facts.passive() } else { facts }
+    }
+
+    /// The token in a posted form, where no header has one; and the body as it was.
+    async fn form_token(
+        &self,
+        exchange: &Exchange,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<(Option<String>, Body), Refusal> {
+        if !exchange.wants_form_token() || !is_form(&parts.headers) {
+            return Ok((None, body));
+        }
+        let read = Limited::new(body, self.form_bytes_max).collect().await;
+        let bytes = read.map(http_body_util::Collected::to_bytes).map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                Refusal::new(413, "too_large", format!("a form may take {} bytes", self.form_bytes_max))
+            } else {
+                Refusal::new(400, "body", "the request's body ended early")
+            }
+        })?;
+        let field = exchange.site().token_field();
+        let mut tokens = form_urlencoded::parse(&bytes).filter(|(name, _)| name == field).map(|(_, value)| value);
+        let token = tokens.next().filter(|_| tokens.next().is_none()).map(std::borrow::Cow::into_owned);
+        Ok((token, Body::from(bytes)))
+    }
+}
+
+fn facts(parts: &Parts) -> web::Request<'_> {
+    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let mut facts = web::Request::new(parts.method.as_str()).headers(headers);
+    if let Some(authority) = parts.uri.authority() {
+        facts = facts.target_host(authority.as_str());
+    }
+    let connection = Connection::of(&parts.extensions);
+    if let Some(local) = connection.local() {
+        facts = facts.local_address(local);
+    }
+    match connection.peer() {
+        Some(peer) => facts.peer_address(peer),
+        None => facts,
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = media_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// The disk is read off the threads that run futures.
+async fn open(admitted: Admitted) -> Result<Exchange> {
+    match admitted.open_in_memory()? {
+        Opened::Ready(exchange) => Ok(exchange),
+        Opened::OnDisk(admitted) => tokio::task::spawn_blocking(move || admitted.open())
+            .await
+            .map_err(|cause| Error::new(ErrorKind::Closed, "a session could not be read").because(cause))?,
+    }
+}
+
+/// Waits for the request's changes, then adds what the answer needs.
+async fn finish(exchange: &Exchange, response: Response) -> Result<Response> {
+    if let Some(receipt) = exchange.save()? {
+        receipt.await?;
+    }
+    let mut response = response;
+    let ours = exchange.headers()?;
+    let sets_cookie = ours.iter().any(|(name, _)| *name == "set-cookie");
+    let headers = response.headers_mut();
+    for (name, value) in ours {
+        let value = HeaderValue::try_from(value)
+            .map_err(|cause| Error::new(ErrorKind::Invalid, "a cookie does not fit a header").because(cause))?;
+        match name {
+            "cache-control" if keeps_caches_away(headers, sets_cookie) => {}
+            "cache-control" => drop(headers.insert(header::CACHE_CONTROL, value)),
+            _ => drop(headers.append(HeaderName::from_static(name), value)),
+        }
+    }
+    Ok(response)
+}
+
+/// Whether the application's own `Cache-Control` is strict enough: an answer with a cookie is kept by nobody, one that
+/// depends on the session at most by its visitor's browser.
+fn keeps_caches_away(headers: &HeaderMap, sets_cookie: bool) -> bool {
+    let own = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let mut directives = own.flat_map(|value| value.split(',')).map(str::trim);
+    directives.any(|directive| directive == "no-store" || (directive == "private" && !sets_cookie))
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService { layer: self.clone(), inner }
+    }
+}
+
+/// What [`SessionLayer`] makes of a service.
+#[derive(Clone, Debug)]
+pub struct SessionService<S> {
+    layer: SessionLayer,
+    inner: S,
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl<S, B, R> Service<Request<B>> for SessionService<S>
+where
+    S: Service<Request<Body>, Response = http::Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = BoxFuture<Result<Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let layer = self.layer.clone();
+        // The service that was polled is the one that is ready.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let body = Body::new(body);
+            let outer = parts.extensions.get::<Current>().cloned();
+            let around: Vec<&Site> = Current::chain(&parts.extensions).map(|current| current.exchange.site()).collect();
+            if around.iter().any(|site| site.sessions().is_same(layer.site.sessions())) {
+                let response = inner.call(Request::from_parts(parts, body)).await?;
+                return Ok(response.map(Body::new));
+            }
+            if around.iter().any(|site| site.cookie_name() == layer.site.cookie_name()) {
+                let reason = "two stores cover this route under one cookie name; give one of them a name of its own";
+                return Ok(Refusal::new(500, "internal", reason).into_response());
+            }
+            let (exchange, body) = match layer.begin(&mut parts, body).await {
+                Ok(begun) => begun,
+                Err(response) => return Ok(response),
+            };
+            parts.extensions.insert(Current {
+                exchange: exchange.clone(),
+                sign_in_page: layer.sign_in_page,
+                outer: outer.map(Arc::new),
+            });
+            let response = inner.call(Request::from_parts(parts, body)).await?.map(Body::new);
+            Ok(finish(&exchange, response).await.unwrap_or_else(IntoResponse::into_response))
+        })
+    }
+}
+
+/// Refuses requests for hosts that are not this site's. See [`SessionLayer::host_layer`].
+#[derive(Clone, Debug)]
+pub struct HostLayer(Site);
+
+/// What [`HostLayer`] makes of a service.
+#[derive(Clone, Debug)]
+pub struct HostService<S> {
+    site: Site,
+    inner: S,
+}
+
+impl<S> Layer<S> for HostLayer {
+    type Service = HostService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        HostService { site: self.0.clone(), inner }
+    }
+}
+
+impl<S> Service<Request<Body>> for HostService<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        if let Err(refusal) = self.site.check_host(&facts(&parts)) {
+            return Box::pin(std::future::ready(Ok(refusal.into_response())));
+        }
+        Box::pin(self.inner.call(Request::from_parts(parts, body)))
+    }
+}

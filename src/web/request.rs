@@ -1,0 +1,182 @@
+//! What of a request matters to sessions, gathered in one pass over its headers.
+//!
+//! It knows bytes and addresses. Invariants: repeated lines are noticed, never merged; nothing is decided here.
+
+use std::net::SocketAddr;
+
+/// A request, as far as sessions are concerned: method, headers, and who is connected to whom.
+///
+/// ```
+/// use dwell::web::Request;
+/// let request = Request::new("GET").headers([("Host", &b"localhost:3000"[..]), ("Cookie", b"theme=dark")]);
+/// # let _ = request;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Request<'a> {
+    pub(super) is_safe: bool,
+    pub(super) is_passive: bool,
+    pub(super) target: Option<&'a str>,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) host: Line<'a>,
+    pub(super) origin: Line<'a>,
+    pub(super) fetch_site: Line<'a>,
+    pub(super) user_agent: Line<'a>,
+    pub(super) forwarded: Line<'a>,
+    pub(super) forwarded_for: Vec<&'a [u8]>,
+    pub(super) cookies: Vec<&'a [u8]>,
+    pub(super) secrets: Vec<(&'a str, &'a [u8])>,
+}
+
+/// A header that may come once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    #[default]
+    Absent,
+    Once(&'a [u8]),
+    Repeated,
+}
+
+impl<'a> Line<'a> {
+    fn add(&mut self, value: &'a [u8]) {
+        *self = if *self == Line::Absent { Line::Once(value) } else { Line::Repeated };
+    }
+
+    pub(super) const fn once(self) -> Option<&'a [u8]> {
+        match self {
+            Line::Once(value) => Some(value),
+            Line::Absent | Line::Repeated => None,
+        }
+    }
+}
+
+/// Beginnings of the names of headers that carry a secret; the rest of the name is the layer's.
+pub(super) const TOKEN_HEADER: &str = "x-csrf-token";
+pub(super) const COMPANION_HEADER: &str = "x-companion";
+
+impl<'a> Request<'a> {
+    /// A request with this method. `GET`, `HEAD`, `OPTIONS` and `TRACE` change nothing (RFC 9110, 9.2.1); all others are
+    /// held to the rules for requests that do.
+    pub fn new(method: &str) -> Self {
+        Self {
+            is_safe: matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE"),
+            is_passive: false,
+            target: None,
+            local: None,
+            peer: None,
+            host: Line::Absent,
+            origin: Line::Absent,
+            fetch_site: Line::Absent,
+            user_agent: Line::Absent,
+            forwarded: Line::Absent,
+            forwarded_for: Vec::new(),
+            cookies: Vec::new(),
+            secrets: Vec::new(),
+        }
+    }
+
+    /// All its headers, in their order. Names in any case.
+    pub fn headers(mut self, headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        for (name, value) in headers {
+            self.add(name, value);
+        }
+        self
+    }
+
+    /// The host that the request's target names, if it does: `http://host/path`, or HTTP/2's `:authority`.
+    pub const fn target_host(mut self, authority: &'a str) -> Self {
+        self.target = Some(authority);
+        self
+    }
+
+    /// The address the connection came in on. Without it, only names that were configured are answered to on a LAN.
+    pub const fn local_address(mut self, address: SocketAddr) -> Self {
+        self.local = Some(address);
+        self
+    }
+
+    /// The address of whoever is connected, which may be a proxy.
+    pub const fn peer_address(mut self, address: SocketAddr) -> Self {
+        self.peer = Some(address);
+        self
+    }
+
+    /// The request does not count as use of the session: for polling that must not keep it alive.
+    pub const fn passive(mut self) -> Self {
+        self.is_passive = true;
+        self
+    }
+
+    fn add(&mut self, name: &'a str, value: &'a [u8]) {
+        let is = |ours: &str| name.eq_ignore_ascii_case(ours);
+        match name.len() {
+            4 if is("host") => self.host.add(value),
+            6 if is("cookie") => self.cookies.push(value),
+            6 if is("origin") => self.origin.add(value),
+            9 if is("forwarded") => self.forwarded.add(value),
+            10 if is("user-agent") => self.user_agent.add(value),
+            14 if is("sec-fetch-site") => self.fetch_site.add(value),
+            15 if is("x-forwarded-for") => self.forwarded_for.push(value),
+            _ if begins(name, TOKEN_HEADER) || begins(name, COMPANION_HEADER) => self.secrets.push((name, value)),
+            _ => {}
+        }
+    }
+
+    /// The value of a header with a secret, if it came once and is text.
+    pub(super) fn secret(&self, name: &str) -> Secret<'a> {
+        let mut found = self.secrets.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        match (found.next(), found.next()) {
+            (None, _) => Secret::Absent,
+            (Some((_, value)), None) => std::str::from_utf8(value).map_or(Secret::Bad, Secret::Shown),
+            (Some(_), Some(_)) => Secret::Bad,
+        }
+    }
+}
+
+/// A header with a secret.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Secret<'a> {
+    Absent,
+    Shown(&'a str),
+    /// Repeated, or no text.
+    Bad,
+}
+
+fn begins(name: &str, with: &str) -> bool {
+    name.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_lines_are_noticed() {
+        let request = Request::new("POST").headers([
+            ("Host", &b"a"[..]),
+            ("HOST", b"a"),
+            ("cookie", b"x=1"),
+            ("Cookie", b"y=2"),
+            ("X-CSRF-Token", b"t"),
+            ("X-CSRF-Token-Admin", b"u"),
+            ("Origin", b"null"),
+        ]);
+        assert_eq!(request.host, Line::Repeated);
+        assert_eq!(request.origin, Line::Once(b"null"));
+        assert_eq!(request.cookies, [b"x=1", b"y=2"]);
+        assert!(matches!(request.secret("x-csrf-token"), Secret::Shown("t")));
+        assert!(matches!(request.secret("x-csrf-token-admin"), Secret::Shown("u")));
+        assert!(matches!(request.secret("x-companion"), Secret::Absent));
+    }
+
+    #[test]
+    fn only_four_methods_are_safe() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            assert!(Request::new(method).is_safe);
+        }
+        for method in ["POST", "PUT", "PATCH", "DELETE", "QUERY", "get", "GET ", "", "CONNECT", "BREW"] {
+            assert!(!Request::new(method).is_safe, "{method}");
+        }
+    }
+}

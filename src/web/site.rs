@@ -1,0 +1,408 @@
+//! Sites: how a web application is reached, and what follows from that for cookies and checks.
+//!
+//! What lives here: [`Site`], one constructor for each way of being reached, and the first half of an exchange: whether
+//! a request is meant for this site and comes from it. It knows sessions and the pure parts beside it. Invariants: there
+//! is no site without a profile; every check names what it allows and refuses the rest; nothing is looked up before the
+//! host was checked.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::cookie::{self, CookieRules, SameSite};
+use super::device;
+use super::exchange::{Admitted, Candidates, Shown};
+use super::host::{self, Authority, Host, HostRules, Scheme};
+use super::refusal::Refusal;
+use super::request::{COMPANION_HEADER, Line, Request, Secret, TOKEN_HEADER};
+use crate::error::{Error, Result};
+use crate::session::Caller;
+use crate::sessions::Sessions;
+
+/// A web application that has sessions, and how browsers reach it. Cheap to clone.
+///
+/// The profile decides the cookie's name and attributes, which hosts are answered to, and what a request that changes
+/// something has to show:
+///
+/// | | [`development`](Self::development) | [`localhost`](Self::localhost) | [`lan`](Self::lan) | [`https`](Self::https) |
+/// |---|---|---|---|---|
+/// | for | writing the program | programs with a page on one machine | devices on a local network | the internet |
+/// | answers to | this machine's names | the same | its own address, given names | given names |
+/// | cookie | `id-…`, Lax | `id-…`, Strict | `id-…`, Strict | `__Host-Http-id`, Secure, Lax |
+/// | besides the cookie | | a companion secret | | |
+///
+/// In all of them the cookie is `HttpOnly`, has no `Domain` and ends with the browser, except for remembered sign-ins;
+/// and a request that changes something comes from a page of this site and shows that page's token.
+///
+/// ```
+/// use dwell::web::{Request, Site};
+/// let site = Site::https(dwell::Options::new().in_memory()?, "app.example")?;
+/// let foreign = Request::new("GET").headers([("Host", &b"evil.example"[..])]);
+/// assert_eq!(site.admit(&foreign).unwrap_err().status(), 421);
+/// # Ok::<(), dwell::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Site(Arc<Rules>);
+
+#[derive(Clone)]
+pub(super) struct Rules {
+    pub(super) sessions: Sessions,
+    pub(super) cookie: CookieRules,
+    /// Signed-in sessions need a secret besides the cookie.
+    pub(super) companion: bool,
+    pub(super) token_field: String,
+    profile: &'static str,
+    hosts: HostRules,
+    token_header: String,
+    companion_header: String,
+    proxies: Vec<IpNet>,
+}
+
+impl Site {
+    /// For writing the program: plain HTTP under this machine's own names, with cookies as on the internet but for
+    /// `Secure`. Another program on this machine that serves pages gets the cookie too; for what people use, take
+    /// [`localhost`](Self::localhost).
+    pub fn development(sessions: Sessions) -> Self {
+        Self::new(sessions, "development", SameSite::Lax)
+    }
+
+    /// For a program with a page on the same machine, on plain HTTP. Cookies know no ports, so every other program with
+    /// a page on this machine is sent the cookie: a signed-in session needs a [companion](super::Exchange::companion)
+    /// secret besides it, which the page keeps where only its own port reaches it.
+    pub fn localhost(sessions: Sessions) -> Self {
+        let mut site = Self::new(sessions, "localhost", SameSite::Strict);
+        site.rules().companion = true;
+        site
+    }
+
+    /// For a device on a local network, on plain HTTP: answers to the address that the connection came in on, and to
+    /// names given with [`allow_host`](Self::allow_host). Whoever can listen in on that network can take sessions over;
+    /// there is no remedy for that but HTTPS.
+    pub fn lan(sessions: Sessions) -> Self {
+        let mut site = Self::new(sessions, "lan", SameSite::Strict);
+        site.rules().hosts.loopback = false;
+        site.rules().hosts.own_address = true;
+        site
+    }
+
+    /// For the internet: HTTPS under this name, as `app.example` or `app.example:8443`, usually ended by a proxy in
+    /// front. More names: [`allow_host`](Self::allow_host).
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) if that is no host name.
+    pub fn https(sessions: Sessions, host: &str) -> Result<Self> {
+        let mut site = Self::new(sessions, "https", SameSite::Lax);
+        let rules = site.rules();
+        // `__Host-`: no domain, whole site, secure. `Http-`: set by a response, not by a script; browsers that do not
+        // know it see the first half.
+        "__Host-Http-id".clone_into(&mut rules.cookie.name);
+        rules.cookie.secure = true;
+        rules.hosts.loopback = false;
+        rules.hosts.scheme = Scheme::Https;
+        site.allow_host(host)
+    }
+
+    fn new(sessions: Sessions, profile: &'static str, same_site: SameSite) -> Self {
+        let name = format!("id-{}", sessions.instance());
+        Self(Arc::new(Rules {
+            sessions,
+            cookie: CookieRules { name, secure: false, same_site },
+            companion: false,
+            token_field: "csrf".to_owned(),
+            profile,
+            hosts: HostRules { scheme: Scheme::Http, loopback: true, own_address: false, names: Vec::new() },
+            token_header: TOKEN_HEADER.to_owned(),
+            companion_header: COMPANION_HEADER.to_owned(),
+            proxies: Vec::new(),
+        }))
+    }
+
+    fn rules(&mut self) -> &mut Rules {
+        Arc::make_mut(&mut self.0)
+    }
+
+    /// Answers to this host name too: `name` or `name:port`. Without a port it means the scheme's own, and on plain HTTP
+    /// also the port that the server listens on.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) if that is no host name; in the profiles for one machine also if the name
+    /// does not end in `.localhost`, because any page could point another name here.
+    pub fn allow_host(mut self, host: &str) -> Result<Self> {
+        let authority = Authority::parse(host.as_bytes())
+            .ok_or_else(|| Error::invalid(format!("`{host}` is no host name; write `name` or `name:port`")))?;
+        let is_local = matches!(&authority.host, Host::Name(name) if name.ends_with(".localhost"));
+        if self.0.hosts.loopback && !is_local {
+            return Err(Error::invalid(format!(
+                "`{host}` cannot be allowed in the profile `{}`, whose names end in `.localhost`; use `lan` or `https`",
+                self.0.profile
+            )));
+        }
+        self.rules().hosts.names.push(authority);
+        Ok(self)
+    }
+
+    /// Believes the `X-Forwarded-For` and `Forwarded` headers of requests that come from this address or network, as
+    /// `10.0.0.1` or `10.0.0.0/8`. They tell a client's address and nothing else.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) if that is no address or network.
+    pub fn trusted_proxy(mut self, network: &str) -> Result<Self> {
+        let parsed = network.parse::<IpNet>().or_else(|_| network.parse::<IpAddr>().map(IpNet::from));
+        let parsed = parsed.map_err(|_| {
+            Error::invalid(format!("`{network}` is no network; write an address, or one like `10.0.0.0/8`"))
+        })?;
+        self.rules().proxies.push(parsed);
+        Ok(self)
+    }
+
+    /// Tells a second store of the same application from the first: the name becomes part of the cookie's name, of the
+    /// headers `X-CSRF-Token-…` and `X-Companion-…` and of the form field `csrf-…`.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) unless it is 1 to 32 lower-case letters, digits and hyphens.
+    pub fn named(mut self, name: &str) -> Result<Self> {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > 32 || !name.bytes().all(is_plain) {
+            let message = "a site's name is 1 to 32 lower-case letters, digits and hyphens";
+            return Err(Error::invalid(format!("{message}, which `{name}` is not")));
+        }
+        let rules = self.rules();
+        for text in
+            [&mut rules.cookie.name, &mut rules.token_header, &mut rules.companion_header, &mut rules.token_field]
+        {
+            text.push('-');
+            text.push_str(name);
+        }
+        Ok(self)
+    }
+
+    /// The store behind this site.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// The name of the session's cookie.
+    #[must_use]
+    pub fn cookie_name(&self) -> &str {
+        &self.0.cookie.name
+    }
+
+    /// The form field that carries a page's token.
+    #[must_use]
+    pub fn token_field(&self) -> &str {
+        &self.0.token_field
+    }
+
+    pub(super) fn get(&self) -> &Rules {
+        &self.0
+    }
+
+    /// Whether the request's host is ours, and nothing else: for what is served without a session.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with status 400 or 421.
+    pub fn check_host(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        self.asked_host(request).map(drop)
+    }
+
+    /// Whether the request may go on to its session: it names a host of ours, and, if it may change something, comes
+    /// from a page of ours. Works on the request alone: no look-up, no disk.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with status 400, 403 or 421.
+    pub fn admit(&self, request: &Request<'_>) -> Result<Admitted, Refusal> {
+        let host = self.asked_host(request)?;
+        let mut candidates = Candidates::default();
+        for value in cookie::values(request.cookies.iter().copied(), self.cookie_name()) {
+            candidates.add(value);
+        }
+        if !request.is_safe {
+            self.check_page(request, &host, candidates.cookie_sent)?;
+        }
+        Ok(Admitted {
+            site: self.clone(),
+            candidates,
+            is_safe: request.is_safe,
+            is_passive: request.is_passive,
+            token: shown(request.secret(&self.0.token_header)),
+            companion: shown(request.secret(&self.0.companion_header)),
+            caller: self.caller(request),
+        })
+    }
+
+    fn asked_host(&self, request: &Request<'_>) -> Result<Authority, Refusal> {
+        let parse = |bytes| Authority::parse(bytes).ok_or_else(Refusal::host_malformed);
+        let target = request.target.map(|text| parse(text.as_bytes())).transpose()?;
+        let asked = match (request.host, target) {
+            (Line::Once(line), None) => parse(line)?,
+            (Line::Absent, Some(target)) => target,
+            (Line::Once(line), Some(target)) => {
+                Some(parse(line)?).filter(|host| *host == target).ok_or_else(Refusal::host_malformed)?
+            }
+            (Line::Repeated, _) | (Line::Absent, None) => return Err(Refusal::host_malformed()),
+        };
+        if self.0.hosts.allow(&asked, request.local) { Ok(asked) } else { Err(Refusal::host_foreign()) }
+    }
+
+    /// Browsers say where a request comes from, in one header or the other. What says neither is no browser, and has no
+    /// business with a cookie.
+    fn check_page(&self, request: &Request<'_>, host: &Authority, cookie_sent: bool) -> Result<(), Refusal> {
+        match request.fetch_site {
+            Line::Absent | Line::Once(b"same-origin" | b"none") => {}
+            Line::Once(_) | Line::Repeated => return Err(Refusal::foreign_page()),
+        }
+        match request.origin {
+            Line::Once(origin) if host::is_own_origin(origin, self.0.hosts.scheme, host) => Ok(()),
+            Line::Once(_) | Line::Repeated => Err(Refusal::foreign_page()),
+            Line::Absent if request.fetch_site == Line::Absent && cookie_sent => Err(Refusal::no_origin()),
+            Line::Absent => Ok(()),
+        }
+    }
+
+    fn caller(&self, request: &Request<'_>) -> Caller {
+        let user_agent = request.user_agent.once().unwrap_or_default();
+        let cut = user_agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(user_agent);
+        Caller {
+            user_agent: String::from_utf8_lossy(cut).into(),
+            address: self.client_address(request),
+            describe: Some(device::label),
+        }
+    }
+
+    /// The peer's address or, behind proxies of ours, the last one that none of them has.
+    fn client_address(&self, request: &Request<'_>) -> Option<IpAddr> {
+        let peer = request.peer.map(|peer| peer.ip().to_canonical())?;
+        let is_proxy = |address: &IpAddr| self.0.proxies.iter().any(|network| network.contains(address));
+        // With both headers one of them may be the client's own.
+        let both = request.forwarded != Line::Absent && !request.forwarded_for.is_empty();
+        if !is_proxy(&peer) || both {
+            return Some(peer);
+        }
+        let hops: Vec<Option<IpAddr>> = match request.forwarded {
+            Line::Once(line) => split(line).map(forwarded_for).collect(),
+            _ => request.forwarded_for.iter().flat_map(|line| split(line)).map(address).collect(),
+        };
+        let mut client = peer;
+        for hop in hops.into_iter().rev() {
+            let Some(hop) = hop else { break };
+            client = hop;
+            if !is_proxy(&hop) {
+                break;
+            }
+        }
+        Some(client)
+    }
+}
+
+/// The longest `User-Agent` that is looked at, in bytes; those of browsers have about 150.
+const USER_AGENT_BYTES_MAX: usize = 512;
+
+fn shown(secret: Secret<'_>) -> Shown {
+    match secret {
+        Secret::Absent => Shown::Nothing,
+        Secret::Bad => Shown::Bad,
+        Secret::Shown(text) => Shown::Text(text.into()),
+    }
+}
+
+fn split(line: &[u8]) -> impl Iterator<Item = &str> {
+    line.split(|&byte| byte == b',').map(|part| std::str::from_utf8(part).unwrap_or_default().trim())
+}
+
+/// The `for` of one element of a `Forwarded` line (RFC 7239, 4).
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let (_, node) = pairs.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
+    address(node.trim_matches('"'))
+}
+
+/// An address, with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let parsed = bare.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
+    parsed.map(|address| address.to_canonical())
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site")
+            .field("profile", &self.0.profile)
+            .field("cookie", &self.0.cookie.name)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::options::Options;
+
+    fn sessions() -> Sessions {
+        Options::new().in_memory().unwrap()
+    }
+
+    fn address_of(site: &Site, peer: &str, headers: &[(&'static str, &'static [u8])]) -> Option<String> {
+        let request = Request::new("GET").headers(headers.iter().copied()).peer_address(peer.parse().unwrap());
+        site.client_address(&request).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn forwarding_headers_count_only_from_proxies() {
+        let site = Site::lan(sessions()).trusted_proxy("10.0.0.0/8").unwrap().trusted_proxy("::1").unwrap();
+        let spoofed: &[(&str, &[u8])] = &[("X-Forwarded-For", b"1.2.3.4")];
+        assert_eq!(address_of(&site, "192.0.2.1:5", spoofed).unwrap(), "192.0.2.1");
+        assert_eq!(address_of(&site, "10.0.0.1:5", spoofed).unwrap(), "1.2.3.4");
+        assert_eq!(address_of(&site, "[::ffff:10.0.0.1]:5", spoofed).unwrap(), "1.2.3.4");
+        let chain: &[(&str, &[u8])] = &[("X-Forwarded-For", b"6.6.6.6, 1.2.3.4"), ("x-forwarded-for", b"10.0.0.9")];
+        assert_eq!(address_of(&site, "[::1]:5", chain).unwrap(), "1.2.3.4");
+        let junk: &[(&str, &[u8])] = &[("X-Forwarded-For", b"1.2.3.4, junk, 10.0.0.9")];
+        assert_eq!(address_of(&site, "10.0.0.1:5", junk).unwrap(), "10.0.0.9");
+        let rfc: &[(&str, &[u8])] = &[("Forwarded", b"for=6.6.6.6, proto=https;For=\"[2001:db8::1]:99\"")];
+        assert_eq!(address_of(&site, "10.0.0.1:5", rfc).unwrap(), "2001:db8::1");
+        let both: &[(&str, &[u8])] = &[("Forwarded", b"for=6.6.6.6"), ("X-Forwarded-For", b"1.2.3.4")];
+        assert_eq!(address_of(&site, "10.0.0.1:5", both).unwrap(), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_at_the_start() {
+        let kind = |result: Result<Site>| result.unwrap_err().kind();
+        assert_eq!(kind(Site::https(sessions(), "https://app.example")), ErrorKind::Invalid);
+        assert_eq!(kind(Site::https(sessions(), "")), ErrorKind::Invalid);
+        assert_eq!(kind(Site::localhost(sessions()).allow_host("app.example")), ErrorKind::Invalid);
+        assert_eq!(kind(Site::lan(sessions()).trusted_proxy("10.0.0.0/33")), ErrorKind::Invalid);
+        assert_eq!(kind(Site::lan(sessions()).named("Admin")), ErrorKind::Invalid);
+        assert!(Site::localhost(sessions()).allow_host("notes.localhost").is_ok());
+    }
+
+    #[test]
+    fn names_are_the_stores_own() {
+        let (one, two) = (sessions(), sessions());
+        assert_ne!(Site::lan(one.clone()).cookie_name(), Site::lan(two).cookie_name());
+        assert_eq!(Site::lan(one.clone()).cookie_name(), Site::localhost(one.clone()).cookie_name());
+        let admin = Site::https(one, "app.example").unwrap().named("admin").unwrap();
+        assert_eq!((admin.cookie_name(), admin.token_field()), ("__Host-Http-id-admin", "csrf-admin"));
+    }
+
+    #[test]
+    fn a_target_and_a_host_line_agree() {
+        let site = Site::https(sessions(), "app.example").unwrap();
+        let status = |target: Option<&'static str>, lines: &[(&'static str, &'static [u8])]| {
+            let mut request = Request::new("GET").headers(lines.iter().copied());
+            request.target = target;
+            site.check_host(&request).map_or_else(|refusal| refusal.status(), |()| 200)
+        };
+        assert_eq!(status(None, &[("host", b"app.example")]), 200);
+        assert_eq!(status(Some("app.example"), &[]), 200);
+        assert_eq!(status(Some("app.example"), &[("host", b"app.example")]), 200);
+        assert_eq!(status(Some("evil.example"), &[("host", b"app.example")]), 400);
+        assert_eq!(status(Some("app.example"), &[("host", b"evil.example")]), 400);
+        assert_eq!(status(None, &[("host", b"evil.example")]), 421);
+        assert_eq!(status(None, &[]), 400);
+        assert_eq!(status(None, &[("host", b"app.example"), ("host", b"app.example")]), 400);
+    }
+}
