@@ -1,3 +1,7 @@
-//! The `dwell` command. It has no commands yet.
+//! The `dwell` binary: shows what the library does, and looks after its stores.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -1,0 +1,105 @@
+//! Routes, and what all answers have in common.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use dwell::Sessions;
+use dwell::axum::SessionLayer;
+use dwell::web::{Refusal, Site};
+
+use super::args::Profile;
+use super::posted::{BODY_BYTES_MAX, too_large};
+use super::{handlers, log};
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub(super) struct App {
+    pub(super) sessions: Sessions,
+    pub(super) profile: Profile,
+}
+
+pub(super) fn router(site: Site, profile: Profile) -> Router {
+    let app = App { sessions: site.sessions().clone(), profile };
+    let layer = SessionLayer::new(site)
+        .sign_in_page("/")
+        .form_bytes_max(BODY_BYTES_MAX)
+        .passive_if(|headers| headers.get("x-passive").is_some_and(|value| value == "1"));
+    let host = layer.host_layer();
+    let with_session = Router::new()
+        .route("/", get(handlers::home))
+        .route("/whoami", get(handlers::whoami))
+        .route("/login", post(handlers::login))
+        .route("/logout", post(handlers::logout))
+        .route("/elevate", post(handlers::elevate))
+        .route("/visit", post(handlers::visit))
+        .route("/set", post(handlers::set))
+        .route("/get", get(handlers::get))
+        .route("/slow", post(handlers::slow))
+        .route("/sessions", get(handlers::sessions))
+        .route("/sessions/revoke", post(handlers::revoke))
+        .route("/export", get(handlers::export))
+        // What has no route has no session either: 404 and 405 are the same for everybody.
+        .route_layer(layer);
+    Router::new()
+        .route("/healthz", get(handlers::healthz))
+        .route("/style.css", get(|| async { asset("text/css; charset=utf-8", super::page::STYLE) }))
+        .route("/app.js", get(|| async { asset("text/javascript; charset=utf-8", super::page::SCRIPT) }))
+        .route("/icon.svg", get(|| async { asset("image/svg+xml", super::page::ICON) }))
+        .merge(with_session)
+        .fallback(|| async { Refusal::new(404, "not_found", "there is nothing here") })
+        .method_not_allowed_fallback(|| async { Refusal::new(405, "method", "this address takes another method") })
+        .with_state(app)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(map_response(refuse_quietly_but_log))
+        .layer(from_fn_with_state(profile, around))
+        .layer(host)
+        .layer(map_response(protect))
+}
+
+fn asset(media_type: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "no-cache")], text).into_response()
+}
+
+/// Refuses bodies that say at once that they are too long, and tells browsers to stay on HTTPS where that is spoken.
+async fn around(State(profile): State<Profile>, request: Request, next: Next) -> Response {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let too_long = length.and_then(|digits| digits.parse::<u64>().ok()).is_some_and(|n| n > BODY_BYTES_MAX as u64);
+    let mut response = if too_long { too_large().into_response() } else { next.run(request).await };
+    if profile == Profile::Https {
+        let year = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, year);
+    }
+    response
+}
+
+/// Clients are told no causes; the log is.
+async fn refuse_quietly_but_log(response: Response) -> Response {
+    if let Some(error) =
+        response.extensions().get::<Arc<dwell::Error>>().filter(|_| response.status().is_server_error())
+    {
+        log(&format!("{}: {error:#}", response.status()));
+    }
+    response
+}
+
+/// What keeps a page from being used against its visitor.
+async fn protect(mut response: Response) -> Response {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                          form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,167 @@
+//! What the demo is asked for on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use dwell::web::Site;
+use dwell::{AtLimit, Options, Sessions};
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    pub(super) listen: SocketAddr,
+    /// Directory for the sessions; made if it does not exist
+    #[arg(long, value_name = "DIR", default_value = "./dwell-data")]
+    pub(super) data: PathBuf,
+    /// How browsers reach the application
+    #[arg(long, value_enum, default_value = "localhost")]
+    pub(super) profile: Profile,
+    /// End sessions after this long without a request, as `30m` [default: the profile's]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    idle: Option<Duration>,
+    /// End sessions this long after they began, as `12h` [default: the profile's]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    lifetime: Option<Duration>,
+    /// The most sessions one user may have; a further one ends the oldest
+    #[arg(long, value_name = "N", default_value = "32")]
+    max_per_user: u32,
+    /// Answer to this host name too; may be repeated
+    #[arg(long, value_name = "NAME[:PORT]")]
+    allow_host: Vec<String>,
+    /// Believe the forwarding headers of this address or network; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<String>,
+}
+
+/// How browsers reach the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Profile {
+    /// One machine, for people: the cookie needs a companion secret
+    Localhost,
+    /// A device on a local network, plain HTTP
+    Lan,
+    /// The internet, behind a proxy that speaks TLS
+    Https,
+    /// One machine, for writing programs
+    Development,
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+const fn hours(hours: u64) -> Duration {
+    minutes(hours * 60)
+}
+
+const DAY: Duration = hours(24);
+
+impl Profile {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Localhost => "localhost",
+            Self::Lan => "lan",
+            Self::Https => "https",
+            Self::Development => "development",
+        }
+    }
+
+    /// Idle timeout and lifetime of a sign-in.
+    const fn limits(self) -> (Duration, Duration) {
+        match self {
+            Self::Localhost | Self::Development => (hours(12), DAY),
+            Self::Lan => (minutes(15), hours(8)),
+            Self::Https => (minutes(30), hours(12)),
+        }
+    }
+}
+
+impl Args {
+    /// Whether only this machine may reach the application.
+    pub(super) const fn is_local(&self) -> bool {
+        matches!(self.profile, Profile::Localhost | Profile::Development)
+    }
+
+    pub(super) fn options(&self) -> Options {
+        let signed_in = self.limits(self.profile.limits());
+        let remembered = self.limits((7 * DAY, 30 * DAY));
+        let anonymous = self.limits((DAY, DAY));
+        Options::new()
+            .idle_timeout(signed_in.0)
+            .lifetime(signed_in.1)
+            .remembered(remembered.0, remembered.1)
+            .anonymous_lifetime(anonymous.1)
+            .anonymous_idle_timeout(anonymous.0)
+            .sessions_per_principal(self.max_per_user, AtLimit::EndOldest)
+            // A process that is being replaced gets the time it needs to end.
+            .wait_for_lock(Duration::from_secs(1))
+    }
+
+    /// What was asked for, or else the defaults; nobody is idle for longer than they live.
+    fn limits(&self, (idle, lifetime): (Duration, Duration)) -> (Duration, Duration) {
+        let lifetime = self.lifetime.unwrap_or(lifetime);
+        (self.idle.unwrap_or_else(|| idle.min(lifetime)), lifetime)
+    }
+
+    pub(super) fn site(&self, sessions: Sessions) -> dwell::Result<Site> {
+        let (mut site, mut hosts) = match self.profile {
+            Profile::Localhost => (Site::localhost(sessions), self.allow_host.as_slice()),
+            Profile::Development => (Site::development(sessions), self.allow_host.as_slice()),
+            Profile::Lan => (Site::lan(sessions), self.allow_host.as_slice()),
+            Profile::Https => match self.allow_host.split_first() {
+                Some((first, others)) => (Site::https(sessions, first)?, others),
+                // Nothing else tells which name the proxy in front is known by.
+                None => (Site::https(sessions, "")?, &[][..]),
+            },
+        };
+        while let Some((host, others)) = hosts.split_first() {
+            site = site.allow_host(host)?;
+            hosts = others;
+        }
+        self.trusted_proxy.iter().try_fold(site, |site, network| site.trusted_proxy(network))
+    }
+}
+
+/// A span of time, as people write it: `3s`, `30m`, `12h`, `1h 30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write a span like 30s, 15m or 12h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &[&str]) -> Args {
+        Line::try_parse_from([&["demo"], line].concat()).unwrap().args
+    }
+
+    #[test]
+    fn the_limits_are_the_profiles_unless_asked_otherwise() {
+        assert_eq!(args(&[]).limits(Profile::Localhost.limits()), (hours(12), DAY));
+        let short = args(&["--lifetime", "10s"]);
+        let ten = Duration::from_secs(10);
+        assert_eq!(short.limits(Profile::Https.limits()), (ten, ten));
+        let idle = args(&["--idle", "3s"]);
+        assert_eq!(idle.limits(Profile::Lan.limits()), (Duration::from_secs(3), hours(8)));
+        assert_eq!(Profile::Https.limits(), (minutes(30), hours(12)));
+        assert!(Line::try_parse_from(["demo", "--idle", "soon"]).is_err());
+    }
+
+    #[test]
+    fn https_needs_a_name() {
+        let sessions = Options::new().in_memory().unwrap();
+        let error = args(&["--profile", "https"]).site(sessions.clone()).unwrap_err();
+        assert_eq!(error.kind(), dwell::ErrorKind::Invalid);
+        assert!(args(&["--profile", "https", "--allow-host", "a.example", "--allow-host", "b"]).site(sessions).is_ok());
+    }
+}

@@ -1,0 +1,279 @@
+// The script of `dwell demo`: sends the forms without a reload, keeps the companion, counts down, and waits for a
+// server that was killed. The page works without it, except for being signed in under the profile `localhost`.
+'use strict';
+(() => {
+  const KEY = 'dwell-companion';
+  const main = () => document.querySelector('main');
+  const kind = () => main().dataset.class;
+  const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+  // The companion: half of the key under `localhost`. Without storage it lasts as long as this page.
+  let spare = null;
+  const kept = () => {
+    try { return localStorage.getItem(KEY) ?? spare; } catch { return spare; }
+  };
+  const keep = (companion) => {
+    spare = companion;
+    try { companion ? localStorage.setItem(KEY, companion) : localStorage.removeItem(KEY); } catch { /* this page only */ }
+  };
+  const fromFragment = () => {
+    const found = new URLSearchParams(location.hash.slice(1)).get('companion');
+    if (found !== null) history.replaceState(null, '', location.pathname + location.search);
+    return /^[!-~]{1,512}$/.test(found ?? '') ? found : null;
+  };
+
+  // Talking to the server.
+  const ask = (path, { companion = kept(), headers = {}, signal = AbortSignal.timeout(20_000), ...rest } = {}) => fetch(path, {
+    credentials: 'same-origin', cache: 'no-store', redirect: 'manual', signal,
+    headers: companion ? { ...headers, 'X-Companion': companion } : headers, ...rest,
+  });
+  const isJson = (answer) => (answer.headers.get('Content-Type') ?? '').includes('json');
+  const refusal = async (answer) => {
+    const told = isJson(answer) ? await answer.json().catch(() => ({})) : {};
+    const error = new Error(told.reason ?? `The server answered with status ${answer.status}.`);
+    return Object.assign(error, { status: answer.status, code: told.error ?? '' });
+  };
+  const fetchPage = async (companion) => {
+    const answer = await ask('/', { companion, headers: { Accept: 'text/html' } });
+    if (!answer.ok) throw await refusal(answer);
+    return new DOMParser().parseFromString(await answer.text(), 'text/html');
+  };
+
+  // Showing.
+  const say = (text, wrong = false) => {
+    const notice = document.getElementById('notice');
+    notice.classList.toggle('wrong', wrong);
+    notice.textContent = text;
+  };
+  // What was typed survives a swap, except in the form that has just been sent with success.
+  const carryOver = (old, next, spent) => {
+    for (const input of old.querySelectorAll('input[id]')) {
+      const twin = next.querySelector(`#${CSS.escape(input.id)}`);
+      if (!twin || twin.form?.id !== input.form?.id || input.form?.id === spent?.id) continue;
+      twin.value = input.value;
+      twin.checked = input.checked;
+    }
+  };
+  const swap = (fresh, spent = null) => {
+    const old = main();
+    const next = document.importNode(fresh.querySelector('main'), true);
+    const focused = document.activeElement;
+    const hadFocus = old.contains(focused);
+    carryOver(old, next, spent);
+    old.replaceWith(next);
+    document.title = fresh.title;
+    prepare();
+    if (!hadFocus) return;
+    const notice = document.getElementById('notice');
+    const twin = focused.id ? document.getElementById(focused.id) : null;
+    (twin ?? (notice.textContent ? notice : next)).focus();
+  };
+  const refresh = async (spent) => swap(await fetchPage(), spent);
+
+  // Time left. The server rounds down and its answer was on the way for a while, so this never claims less than is left.
+  const ends = {};
+  const setLeft = (name, seconds) => { ends[name] = performance.now() / 1000 + seconds; };
+  const words = (seconds) => {
+    const parts = [[Math.floor(seconds / 86_400), 'd'], [Math.floor(seconds / 3600) % 24, 'h'], [Math.floor(seconds / 60) % 60, 'min'], [seconds % 60, 's']];
+    while (parts.length > 1 && parts[0][0] === 0) parts.shift();
+    return parts.map((part) => part.join(' ')).join(' ');
+  };
+  const tick = () => {
+    for (const name of ['idle', 'life']) {
+      const shown = document.getElementById(`${name}-left`);
+      if (!shown) continue;
+      const left = Math.max(0, Math.ceil(ends[name] - performance.now() / 1000));
+      shown.textContent = words(left);
+      if (left === 0) sync();
+    }
+  };
+  // Another tab may have prolonged or ended the session: ask, in the way that does not itself count as use.
+  let syncing = false;
+  const sync = async () => {
+    if (syncing || busy || waiting || document.hidden || kind() === 'none') return;
+    syncing = true;
+    try {
+      const answer = await ask('/whoami', { headers: { Accept: 'application/json', 'X-Passive': '1' } });
+      if (!answer.ok) return;
+      const me = await answer.json();
+      if (busy) return;
+      if (me.class !== kind()) {
+        if (me.class === 'none') say('Your session has ended.');
+        return await refresh();
+      }
+      setLeft('idle', me.idle_left_s);
+      setLeft('life', me.life_left_s);
+    } catch { await outage(); } finally { syncing = false; }
+  };
+  const prepare = () => {
+    for (const shown of document.querySelectorAll('[data-seconds]')) setLeft(shown.id.replace('-left', ''), Number(shown.dataset.seconds));
+    for (const time of document.querySelectorAll('time[datetime]')) {
+      const moment = new Date(time.dateTime);
+      time.title = time.textContent;
+      if (!Number.isNaN(moment.getTime())) time.textContent = moment.toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+    }
+  };
+
+  // Forms. These two are sent as JSON, because only then the answer has the companion.
+  const asJson = {
+    '/login': (fields) => ({ user: fields.get('user'), password: fields.get('password'), remember: fields.has('remember') }),
+    '/elevate': (fields) => ({ password: fields.get('password') }),
+  };
+  const done = { '/login': 'You are signed in.', '/logout': 'You are signed out.', '/elevate': 'Thank you. The session has a new key.', '/sessions/revoke': 'Signed out there.' };
+  let busy = false;
+  const send = async (form, button) => {
+    const path = form.getAttribute('action');
+    const sent = kept();
+    const fields = new URLSearchParams(new FormData(form));
+    if (button?.name) fields.set(button.name, button.value);
+    const headers = { Accept: 'application/json', 'X-CSRF-Token': fields.get('csrf') };
+    const shape = asJson[path];
+    if (shape) headers['Content-Type'] = 'application/json';
+    const answer = await ask(path, { method: 'POST', headers, body: shape ? JSON.stringify(shape(fields)) : fields });
+    // A redirect that is not followed comes back opaque: that is how a form succeeds.
+    if (!answer.ok && answer.type !== 'opaqueredirect') throw await refusal(answer);
+    const told = answer.ok && isJson(answer) ? await answer.json() : {};
+    if (told.companion) keep(told.companion);
+    say(done[path] ?? '');
+    await refresh(form);
+    // Signed out, here or from the list: the companion is worth nothing. Another tab may have a newer one by now.
+    if (kind() !== 'authenticated' && kept() === sent) keep(null);
+    const card = form.id && document.getElementById(form.id)?.closest('section');
+    document.getElementById('heard').textContent = card?.querySelector('[data-heard]')?.textContent ?? '';
+    if (path in done) listen();
+  };
+  const explain = async (error, form) => {
+    if (!error.status) return outage();
+    const ended = error.status === 401 && error.code !== 'bad_credentials';
+    if (error.code === 'csrf') say('The page was out of date, please try again.', true);
+    else say(error.message, true);
+    if (ended || error.code === 'csrf' || error.code === 'companion') {
+      await refresh().catch(() => {});
+      listen();
+    }
+    if (error.code === 'bad_credentials') form.querySelector('[type=password]')?.select();
+  };
+  const submitted = async (event) => {
+    const form = event.target;
+    if (form.method !== 'post') return;
+    event.preventDefault();
+    if (busy) return;
+    busy = true;
+    main().setAttribute('aria-busy', 'true');
+    try { await send(form, event.submitter); } catch (error) { await explain(error, form); } finally {
+      busy = false;
+      main().removeAttribute('aria-busy');
+    }
+  };
+
+  // A bare link cannot carry the companion, so what it leads to is fetched and shown here.
+  const followed = async (event) => {
+    const link = event.target.closest?.('a[data-companion]');
+    if (!link || !kept()) return;
+    event.preventDefault();
+    try {
+      const answer = await ask(link.getAttribute('href'), { headers: { Accept: 'application/json' } });
+      if (!answer.ok) throw await refusal(answer);
+      show(await answer.text(), link.textContent);
+    } catch (error) { error.status ? say(error.message, true) : await outage(); }
+  };
+  const show = (text, title) => {
+    const dialog = document.createElement('dialog');
+    const body = document.createElement('pre');
+    const close = document.createElement('button');
+    dialog.setAttribute('aria-label', title);
+    try { body.textContent = JSON.stringify(JSON.parse(text), null, 2); } catch { body.textContent = text; }
+    body.tabIndex = 0;
+    close.textContent = 'Close';
+    close.autofocus = true;
+    close.addEventListener('click', () => dialog.close());
+    dialog.addEventListener('close', () => dialog.remove());
+    dialog.append(body, close);
+    document.body.append(dialog);
+    dialog.showModal();
+  };
+
+  // The live stream says when the session ends. When it breaks, the server was stopped or killed.
+  let live = null;
+  const listen = async () => {
+    live?.abort();
+    if (kind() !== 'authenticated') return;
+    const own = live = new AbortController();
+    try {
+      const answer = await ask('/live', { headers: { Accept: 'text/event-stream' }, signal: own.signal });
+      if (!answer.ok || !answer.body) return;
+      const reason = await endOf(answer.body);
+      if (own.signal.aborted || busy) return;
+      if (reason && reason !== 'shutdown') {
+        say(`This session has ended: ${reason.replaceAll('_', ' ')}.`);
+        return await refresh();
+      }
+    } catch { /* below */ }
+    if (own.signal.aborted || busy) return;
+    await pause(300);
+    await (await answers() ? pause(2000).then(() => !own.signal.aborted && listen()) : outage());
+  };
+  const endOf = async (body) => {
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ''; ;) {
+      const { value, done: over } = await reader.read();
+      if (over) return null;
+      const events = (text + value).split(/\r?\n\r?\n/);
+      text = events.pop();
+      for (const event of events) {
+        if (!/^event: ?ended\r?$/m.test(event)) continue;
+        const data = /^data: ?(.*)$/m.exec(event)?.[1].trim() ?? '';
+        try { return JSON.parse(data).reason ?? data; } catch { return data || 'unknown'; }
+      }
+    }
+  };
+  const answers = () => ask('/healthz').then(() => true, () => false);
+  let waiting = false;
+  const outage = async () => {
+    if (waiting) return;
+    waiting = true;
+    const was = kind();
+    say('The server does not answer. Start it again: this page is waiting for it.', true);
+    for (let wait = 700; !await answers(); wait = Math.min(wait * 1.05, 10_000)) await pause(wait);
+    waiting = false;
+    try {
+      await refresh();
+      const still = was === 'authenticated' && kind() === was;
+      say(still ? 'The server is back, and you are still signed in.' : 'The server is back.');
+    } catch (error) { say(error.message, true); }
+    listen();
+  };
+
+  // Start. A companion from a link counts only if it works: a made-up one must not replace the right one.
+  const given = fromFragment();
+  const restore = async (candidates) => {
+    for (const companion of candidates) {
+      const fresh = await fetchPage(companion);
+      if (fresh.querySelector('main')?.dataset.class !== 'authenticated') continue;
+      keep(companion);
+      return swap(fresh);
+    }
+  };
+  const start = async () => {
+    prepare();
+    const shown = () => document.documentElement.classList.remove('restoring');
+    try {
+      if (kind() !== 'authenticated' || given) await restore([...new Set([given, kept()])].filter(Boolean));
+      shown();
+    } catch (error) {
+      shown();
+      error.status ? say(error.message, true) : await outage();
+    }
+    listen();
+    setInterval(tick, calm ? 30_000 : 1000);
+    setInterval(sync, 30_000);
+  };
+  if (given || kept()) document.documentElement.classList.add('restoring');
+  document.addEventListener('DOMContentLoaded', start);
+  document.addEventListener('submit', submitted);
+  document.addEventListener('click', followed);
+  document.addEventListener('visibilitychange', () => { if (!document.hidden) sync(); });
+  addEventListener('storage', (event) => { if (event.key === KEY && !busy) refresh().then(listen, () => {}); });
+  addEventListener('pageshow', (event) => { if (event.persisted) location.reload(); });
+})();

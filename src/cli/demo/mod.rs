@@ -1,0 +1,52 @@
+//! The demo application: a page, an API, and everything the library has for a web site.
+//!
+//! It is built on the library's public API only. What lives where: `args` (what was asked for), `app` (routes and what
+//! all answers have), `handlers` (what each route does), `posted` (bodies), `server` (sockets and signals), `page`
+//! (HTML).
+
+mod app;
+mod args;
+mod handlers;
+mod page;
+mod posted;
+mod server;
+
+use std::io::Write as _;
+use std::time::Instant;
+
+pub(super) use self::args::Args;
+use super::Failure;
+
+/// Runs the application until it is told to stop.
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("failed to start threads: {error}")))?;
+    let listener = runtime.block_on(server::listen(args.listen, args.is_local()))?;
+    let begun = Instant::now();
+    let data = args.data.display();
+    let sessions = args.options().open(&args.data).map_err(|error| match error.kind() {
+        dwell::ErrorKind::Invalid => Failure::Usage(format!("{error:#}")),
+        _ => Failure::Failed(format!("failed to open the sessions in `{data}`: {error:#}")),
+    })?;
+    let took = begun.elapsed().as_millis();
+    let site = args.site(sessions.clone()).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let found = sessions.stats();
+    say(&format!("{} sessions restored, {} expired while down, {took} ms", found.restored, found.expired));
+    say(&format!("listening on http://{}", listener.address));
+    let app = app::router(site, args.profile);
+    runtime.block_on(server::serve(listener, app));
+    // Requests that outlived their time are let go; what they changed is written by the close.
+    runtime.shutdown_timeout(server::LAST_MOMENT);
+    sessions.close().map_err(|error| Failure::Failed(format!("failed to close the sessions in `{data}`: {error:#}")))
+}
+
+/// A line on standard output, for whoever started us; nobody may be listening.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// A line on standard error.
+fn log(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
