@@ -34,3 +34,4 @@ mod threads;
 mod tidy;
 #[cfg(feature = "sim")]
 mod traps;
+mod web;

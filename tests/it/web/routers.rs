@@ -1,0 +1,128 @@
+//! Where the layer is put: nested, merged, around a fallback, twice, for two stores; and around other bodies.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::Request as HttpRequest;
+use axum::routing::get;
+use dwell::Session;
+use dwell::axum::{SessionLayer, exchange_of};
+use http_body_util::{BodyExt, Empty, Full};
+use tower::ServiceExt;
+use tower_layer::Layer;
+
+use super::layer::{COUNT, cookies, count, http, send, text};
+use super::*;
+
+#[tokio::test]
+async fn nested_merged_and_fallback_routes_are_covered() {
+    let inner = Router::new().route("/count", get(count));
+    let other = Router::new().route("/other", get(count));
+    let app = Router::new().nest("/app", inner).merge(other).fallback(count);
+    let app = app.layer(SessionLayer::development(sessions()));
+    let first = send(&app, http("GET", "/app/count", &[])).await;
+    let cookie = cookies(&first).remove(0);
+    let lines = [("Cookie", &*cookie)];
+    assert_eq!(text(send(&app, http("GET", "/other", &lines)).await).await, "2");
+    assert_eq!(text(send(&app, http("GET", "/nowhere", &lines)).await).await, "3");
+    assert_eq!(send(&app, http("GET", "/nowhere", &[("Host", "evil.example")])).await.status(), 400);
+}
+
+#[tokio::test]
+async fn a_layered_sub_router_covers_itself_only() {
+    let inside = Router::new().route("/count", get(count)).layer(SessionLayer::development(sessions()));
+    let app = Router::new().nest("/in", inside).route("/out", get(count)).route("/plain", get(|| async { "plain" }));
+    assert_eq!(send(&app, http("GET", "/in/count", &[])).await.status(), 200);
+    let outside = send(&app, http("GET", "/out", &[])).await;
+    assert_eq!(outside.status(), 500);
+    assert!(text(outside).await.contains("not covered by a session layer"));
+    assert_eq!(text(send(&app, http("GET", "/plain", &[])).await).await, "plain");
+}
+
+#[tokio::test]
+async fn the_same_store_twice_is_one_layer() {
+    let sessions = sessions();
+    let inside = Router::new().route("/count", get(count)).layer(SessionLayer::development(sessions.clone()));
+    let app = Router::new().nest("/in", inside).layer(SessionLayer::development(sessions.clone()));
+    let first = send(&app, http("GET", "/in/count", &[])).await;
+    let cookie = cookies(&first);
+    assert_eq!(cookie.len(), 1);
+    assert_eq!(text(send(&app, http("GET", "/in/count", &[("Cookie", &cookie[0])])).await).await, "2");
+    assert_eq!(sessions.stats().sessions, 1);
+}
+
+#[tokio::test]
+async fn two_stores_side_by_side_do_not_mix() {
+    let (one, two) = (sessions(), sessions());
+    let part = |sessions: &Sessions| {
+        Router::new().route("/count", get(count)).layer(SessionLayer::development(sessions.clone()))
+    };
+    let app = Router::new().nest("/one", part(&one)).nest("/two", part(&two));
+    let cookie = cookies(&send(&app, http("GET", "/one/count", &[])).await).remove(0);
+    let lines = [("Cookie", &*cookie)];
+    assert_eq!(text(send(&app, http("GET", "/one/count", &lines)).await).await, "2");
+    assert_eq!(text(send(&app, http("GET", "/two/count", &lines)).await).await, "1");
+    assert_eq!((one.stats().sessions, two.stats().sessions), (1, 1));
+}
+
+#[tokio::test]
+async fn of_two_stores_around_a_route_the_inner_is_the_handlers() {
+    let (inner, outer) = (sessions(), sessions());
+    let reach = {
+        let outer = outer.clone();
+        move |session: Session, request: axum::extract::Request| async move {
+            let around = exchange_of(request.extensions(), &outer).unwrap();
+            around.session_or_new().unwrap().set(COUNT, &10)?;
+            session.set(COUNT, &20)
+        }
+    };
+    let app = Router::new()
+        .route("/", get(reach))
+        .layer(SessionLayer::development(inner.clone()))
+        .layer(SessionLayer::development(outer.clone()));
+    let response = send(&app, http("GET", "/", &[])).await;
+    assert_eq!(response.status(), 200);
+    let set = cookies(&response);
+    assert_eq!(set.len(), 2, "each store its own");
+    for (store, expected) in [(&inner, 20), (&outer, 10)] {
+        let exchange = open(&Site::development(store.clone()), "GET", &[("Cookie", &set.join("; "))]);
+        assert_eq!(exchange.session().unwrap().get(COUNT).unwrap(), Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn two_stores_under_one_cookie_name_are_refused() {
+    let https = |name: Option<&str>| {
+        let site = Site::https(sessions(), HOST).unwrap();
+        SessionLayer::new(match name {
+            Some(name) => site.named(name).unwrap(),
+            None => site,
+        })
+    };
+    let app = |inner| Router::new().route("/", get(count)).layer(inner).layer(https(None));
+    let clash = send(&app(https(None)), http("GET", "/", &[])).await;
+    assert_eq!(clash.status(), 500);
+    assert!(text(clash).await.contains("name of its own"));
+    let named = send(&app(https(Some("admin"))), http("GET", "/", &[])).await;
+    assert!(cookies(&named)[0].starts_with("__Host-Http-id-admin="));
+}
+
+#[tokio::test]
+async fn any_body_goes_in_and_out() {
+    let inner = tower::service_fn(|request: HttpRequest<axum::body::Body>| async move {
+        let session_was_there = exchange_of(request.extensions(), &SESSIONS.with(Clone::clone)).is_some();
+        assert!(session_was_there);
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Ok::<_, std::convert::Infallible>(axum::http::Response::new(Full::new(body)))
+    });
+    let service = SessionLayer::development(SESSIONS.with(Clone::clone)).layer(inner);
+    let request = |method| HttpRequest::builder().method(method).uri("/").header("Host", HOST);
+    let full = request("GET").body(Full::new(Bytes::from("abc"))).unwrap();
+    let answer = service.clone().oneshot(full).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "abc");
+    let empty = request("GET").body(Empty::<Bytes>::new()).unwrap();
+    assert_eq!(service.oneshot(empty).await.unwrap().status(), 200);
+}
+
+thread_local! {
+    static SESSIONS: Sessions = sessions();
+}
