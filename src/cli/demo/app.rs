@@ -14,7 +14,7 @@ use dwell::web::{Refusal, Site};
 
 use super::args::Profile;
 use super::posted::{BODY_BYTES_MAX, too_large};
-use super::{handlers, log};
+use super::{handlers, log, page};
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -47,9 +47,9 @@ pub(super) fn router(site: Site, profile: Profile) -> Router {
         .route_layer(layer);
     Router::new()
         .route("/healthz", get(handlers::healthz))
-        .route("/style.css", get(|| async { asset("text/css; charset=utf-8", super::page::STYLE) }))
-        .route("/app.js", get(|| async { asset("text/javascript; charset=utf-8", super::page::SCRIPT) }))
-        .route("/icon.svg", get(|| async { asset("image/svg+xml", super::page::ICON) }))
+        .route(page::STYLE_PATH, get(|| async { asset("text/css; charset=utf-8", page::STYLE) }))
+        .route(page::SCRIPT_PATH, get(|| async { asset("text/javascript; charset=utf-8", page::SCRIPT) }))
+        .route(page::ICON_PATH, get(|| async { asset("image/svg+xml", page::ICON) }))
         .merge(with_session)
         .fallback(|| async { Refusal::new(404, "not_found", "there is nothing here") })
         .method_not_allowed_fallback(|| async { Refusal::new(405, "method", "this address takes another method") })

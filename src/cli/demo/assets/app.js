@@ -141,7 +141,6 @@
     if (kind() !== 'authenticated' && kept() === sent) keep(null);
     const card = form.id && document.getElementById(form.id)?.closest('section');
     document.getElementById('heard').textContent = card?.querySelector('[data-heard]')?.textContent ?? '';
-    if (path in done) listen();
   };
   const explain = async (error, form) => {
     if (!error.status) return outage();
@@ -150,9 +149,10 @@
     else say(error.message, true);
     if (ended || error.code === 'csrf' || error.code === 'companion') {
       await refresh().catch(() => {});
-      listen();
     }
-    if (error.code === 'bad_credentials') form.querySelector('[type=password]')?.select();
+    const password = error.code === 'bad_credentials' ? form.querySelector('[type=password]') : null;
+    password?.focus();
+    password?.select();
   };
   const submitted = async (event) => {
     const form = event.target;
@@ -194,40 +194,7 @@
     dialog.showModal();
   };
 
-  // The live stream says when the session ends. When it breaks, the server was stopped or killed.
-  let live = null;
-  const listen = async () => {
-    live?.abort();
-    if (kind() !== 'authenticated') return;
-    const own = live = new AbortController();
-    try {
-      const answer = await ask('/live', { headers: { Accept: 'text/event-stream' }, signal: own.signal });
-      if (!answer.ok || !answer.body) return;
-      const reason = await endOf(answer.body);
-      if (own.signal.aborted || busy) return;
-      if (reason && reason !== 'shutdown') {
-        say(`This session has ended: ${reason.replaceAll('_', ' ')}.`);
-        return await refresh();
-      }
-    } catch { /* below */ }
-    if (own.signal.aborted || busy) return;
-    await pause(300);
-    await (await answers() ? pause(2000).then(() => !own.signal.aborted && listen()) : outage());
-  };
-  const endOf = async (body) => {
-    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-    for (let text = ''; ;) {
-      const { value, done: over } = await reader.read();
-      if (over) return null;
-      const events = (text + value).split(/\r?\n\r?\n/);
-      text = events.pop();
-      for (const event of events) {
-        if (!/^event: ?ended\r?$/m.test(event)) continue;
-        const data = /^data: ?(.*)$/m.exec(event)?.[1].trim() ?? '';
-        try { return JSON.parse(data).reason ?? data; } catch { return data || 'unknown'; }
-      }
-    }
-  };
+  // A server that does not answer was stopped or killed.
   const answers = () => ask('/healthz').then(() => true, () => false);
   let waiting = false;
   const outage = async () => {
@@ -242,7 +209,6 @@
       const still = was === 'authenticated' && kind() === was;
       say(still ? 'The server is back, and you are still signed in.' : 'The server is back.');
     } catch (error) { say(error.message, true); }
-    listen();
   };
 
   // Start. A companion from a link counts only if it works: a made-up one must not replace the right one.
@@ -265,15 +231,14 @@
       shown();
       error.status ? say(error.message, true) : await outage();
     }
-    listen();
     setInterval(tick, calm ? 30_000 : 1000);
-    setInterval(sync, 30_000);
+    setInterval(sync, 5_000);
   };
   if (given || kept()) document.documentElement.classList.add('restoring');
   document.addEventListener('DOMContentLoaded', start);
   document.addEventListener('submit', submitted);
   document.addEventListener('click', followed);
   document.addEventListener('visibilitychange', () => { if (!document.hidden) sync(); });
-  addEventListener('storage', (event) => { if (event.key === KEY && !busy) refresh().then(listen, () => {}); });
+  addEventListener('storage', (event) => { if (event.key === KEY && !busy) refresh().catch(() => {}); });
   addEventListener('pageshow', (event) => { if (event.persisted) location.reload(); });
 })();

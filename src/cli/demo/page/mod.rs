@@ -1,7 +1,6 @@
 //! The page of `dwell demo` as HTML.
 //!
-//! What lives here: the one page in its three states, the short page that tells a browser why it was refused, and
-//! the style, script and icon they load. It knows neither HTTP nor sessions: the handlers fill plain structs and get
+//! What lives here: the one page in its three states, and the style, script and icon that it loads. It knows neither HTTP nor sessions: the handlers fill plain structs and get
 //! text back. Invariants: whatever a visitor typed is escaped by maud; nothing is inline, so the strictest content
 //! security policy holds; every form carries the CSRF token; every form also works without the script, except where
 //! [`Home::needs_script`] says so. Nothing here can fail or wait.
@@ -104,23 +103,6 @@ pub(super) fn home(home: &Home<'_>) -> String {
     document(&title, &html! { script src=(SCRIPT_PATH) {} }, &body)
 }
 
-/// The page for a browser whose request was refused. `reason` is one sentence for people.
-pub(super) fn refusal(status: u16, reason: &str) -> String {
-    let title = format!("{} ({status})", headline(status));
-    let body = html! {
-        (parts::header())
-        main #main data-class="refused" {
-            section #refused .card .wide {
-                p .eyebrow { "Refused, status " (status) }
-                h2 { (headline(status)) }
-                p #reason { (reason) }
-                p { a .button #back href="/" { "Back to the page" } }
-            }
-        }
-    };
-    document(&title, &Markup::default(), &body)
-}
-
 /// A whole document in the style of the page, with what else belongs into its head.
 pub(super) fn document(title: &str, head: &Markup, body: &Markup) -> String {
     let page = html! {
@@ -147,18 +129,5 @@ fn class(visitor: &Visitor<'_>) -> &'static str {
         Visitor::Stranger => "none",
         Visitor::Anonymous(_) => "anonymous",
         Visitor::SignedIn { .. } => "authenticated",
-    }
-}
-
-fn headline(status: u16) -> &'static str {
-    match status {
-        401 => "Please sign in again",
-        403 => "That was not allowed",
-        404 => "There is nothing here",
-        413 | 422 => "That could not be taken",
-        429 => "Too much at once",
-        503 => "Not now",
-        500.. => "Something went wrong",
-        _ => "That did not work",
     }
 }

@@ -30,8 +30,8 @@ pub(super) fn notices(home: &Home<'_>) -> Markup {
             noscript {
                 p .shell {
                     strong { "Signing in needs JavaScript here. " }
-                    "In the profile “" (home.profile) "” the cookie is only half of the key; the other half is kept by this "
-                    "page’s script. Allow the script, or start the demo with " code { "--profile development" } "."
+                    "In the profile “" (home.profile) "” the cookie is only half of the key; the other half is kept by "
+                    "this page’s script. Allow the script, or start the demo with " code { "--profile development" } "."
                 }
             }
         }
@@ -59,7 +59,7 @@ fn sign_in(home: &Home<'_>, life: Option<&Facts>) -> Markup {
         (field("password", "Password", "password", "current-password"))
         label .check for="remember" {
             input #remember type="checkbox" name="remember" value="true";
-            span { "Remember me " small { "for a week, rather than hours, without a visit" } }
+            span { "Remember me " small { "also after this browser was closed" } }
         }
         button #sign-in .main { "Sign in" }
     };
@@ -104,11 +104,14 @@ pub(super) fn counter(home: &Home<'_>) -> Markup {
     html! {
         section #counter .card aria-labelledby="counter-title" {
             h2 #counter-title { "Visits" }
-            p .count data-heard { output #visits { (home.visits) } span { @if home.visits == 1 { " visit" } @else { " visits" } } }
+            p .count data-heard {
+                output #visits { (home.visits) }
+                span { @if home.visits == 1 { " visit" } @else { " visits" } }
+            }
             (post(home, "/visit", "visit", &html! { button #add-visit .main { "Count a visit" } }))
             p .hint { @match home.visitor {
                 Visitor::SignedIn { .. } => "On disk before the answer is sent.",
-                Visitor::Stranger | Visitor::Anonymous(_) => "Guests may count too; it starts again at 0 when you sign in.",
+                _ => "Guests may count too. It starts again at 0 when you sign in.",
             } }
         }
     }
@@ -138,7 +141,9 @@ pub(super) fn cart(home: &Home<'_>) -> Markup {
                         li { span { (item) } @if *count > 1 { small { "× " (count) } } }
                     }
                 }
-                @if counts.len() > KINDS_SHOWN_MAX { p .hint { "and " (counts.len() - KINDS_SHOWN_MAX) " other kinds" } }
+                @if let Some(more @ 1..) = counts.len().checked_sub(KINDS_SHOWN_MAX) {
+                    p .hint { "and " (more) " other kinds" }
+                }
             }
             (post(home, "/set", "set-cart", &buttons))
             @if !matches!(home.visitor, Visitor::SignedIn { .. }) { p .hint { "Kept when you sign in." } }
