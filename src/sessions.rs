@@ -141,11 +141,15 @@ impl Sessions {
 
     /// The live sessions of a principal, oldest first: "your devices".
     ///
-    /// Reads from disk the ones that are not in use, so it can block.
+    /// Reads from disk the ones that are not in use, so it can block. A session that is rotated meanwhile is listed
+    /// once, one that ends meanwhile is not. Of a damaged one device and address are empty; if not even its header
+    /// verifies, it is left out, and [`revoke_all`](Self::revoke_all) ends it with the rest. Both are counted in
+    /// [`Stats::refused_rows`].
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) for an impossible name, [`Corrupt`](crate::ErrorKind::Corrupt),
-    /// [`Storage`](crate::ErrorKind::Storage).
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an impossible name, [`Corrupt`](crate::ErrorKind::Corrupt) when the
+    /// record of the name or the file itself is damaged, [`Storage`](crate::ErrorKind::Storage) when the disk cannot be
+    /// read: never passed off as fewer sessions.
     ///
     /// ```
     /// # let sessions = dwell::Options::new().in_memory()?;
@@ -177,8 +181,8 @@ impl Sessions {
 
     /// Ends one session by its handle. `None` if no live session has it; a made-up handle costs nothing.
     ///
-    /// Takes effect in memory before it returns. May read the disk. Whether the caller may end that session is the
-    /// application's to decide.
+    /// Takes effect in memory before it returns. May read the disk; where that fails, it looks through all sessions in
+    /// memory instead. Whether the caller may end that session is the application's to decide.
     ///
     /// # Errors
     /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt).

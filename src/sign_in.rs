@@ -246,7 +246,8 @@ pub struct Stats {
     pub evicted: usize,
     /// Sessions ended by calls that end several, since the start.
     pub revoked: usize,
-    /// Rows on disk that could not be verified and count for nothing.
+    /// Rows on disk, or device and address in them, that could not be verified and count for nothing: those found at
+    /// the start, and one more each time [`Sessions::of`](crate::Sessions::of) meets one.
     pub refused_rows: usize,
     /// Stored values that did not decode as the type their field asks for: name, version, how often.
     pub undecodable: Vec<(String, u8, u64)>,

@@ -235,9 +235,11 @@ impl Engine {
             let unwritten = self.unwritten.lock().get(&row).copied();
             let fingerprint = match unwritten {
                 Some(fingerprint) => fingerprint,
-                None => match self.reader.header(row)? {
-                    Some(header) => header.fingerprint,
-                    None => return Ok(None),
+                None => match self.reader.header(row) {
+                    Ok(Some(header)) => header.fingerprint,
+                    Ok(None) => return Ok(None),
+                    // Ending a session must not depend on a disk that can be read.
+                    Err(error) => self.filed_fingerprint(row).ok_or(error)?,
                 },
             };
             if let Some(ended) = self.end_if(fingerprint, row, EndReason::Revoked, |_| Some(Fate::Delete)) {
@@ -251,6 +253,17 @@ impl Engine {
             drop(self.writer.lock());
         }
         Err(Error::new(ErrorKind::Busy, "the session is being rotated again and again; try again in a moment"))
+    }
+
+    /// The fingerprint of a live session by its row alone. Visits every slot there is.
+    fn filed_fingerprint(&self, row: Row) -> Option<Fingerprint> {
+        let mut found = None;
+        self.index.for_each(|slot| {
+            if slot.row() == row {
+                found = Some(Fingerprint(slot.fingerprint));
+            }
+        });
+        found
     }
 
     /// Ends all sessions of a principal but the spared one. The receipt's number is how many.

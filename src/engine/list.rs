@@ -1,14 +1,17 @@
 //! Listing a principal's sessions, and what is known of one without its token.
 //!
 //! It knows the engine's parts. Invariants: the disk is read with no lock held, and what ended meanwhile is left out;
-//! what is listed was verified; data of a session is never shown here, because nobody here has its token.
+//! what is listed was verified; a disk that cannot be read is an error and never a shorter list; data of a session is
+//! never shown here, because nobody here has its token.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Engine;
 use super::cell::Cell;
 use crate::error::Result;
 use crate::seal::Fingerprint;
+use crate::storage::Scanned;
 use crate::storage::record::{Header, PrincipalRef, Row};
 use crate::time::Tick;
 
@@ -24,35 +27,68 @@ pub(crate) struct Listed {
 
 impl Engine {
     /// The live sessions of a principal, oldest first. Reads from disk those that are not in use.
+    ///
+    /// Rows stay the same through rotations, so what lives before and after the reading is listed once, whatever its
+    /// token is by then. What is damaged keeps nobody from seeing the rest: damaged facts are shown as none, and a row
+    /// whose header does not verify, or is gone, is left out; either is counted.
     pub(crate) fn list(&self, principal: PrincipalRef, name: &str) -> Result<Vec<Listed>> {
         self.check_open()?;
         self.check_name(principal, name)?;
-        let mut rows = self.principals.lock(principal).rows(&self.index);
-        rows.sort_unstable_by_key(|&(row, _)| row);
-        let now = self.clock.now();
-        let mut listed = Vec::with_capacity(rows.len());
-        for (row, slot) in rows {
-            let profiles = self.index.profiles();
-            let known = self.index.slot(slot, |slot| {
-                let live = slot.row() == row && now < slot.deadline(profiles);
-                live.then(|| (Fingerprint(slot.fingerprint), slot.last_seen()))
-            });
-            let Some((fingerprint, last_seen)) = known.flatten() else { continue };
-            let found = match self.index.cell(fingerprint, row) {
-                Some((cell, _)) => {
-                    let content = cell.lock();
-                    Some((content.header, content.facts.to_vec()))
-                }
-                None => self.reader.session(row)?.map(|(header, body)| (header, body.facts)),
-            };
-            let Some((header, sealed)) = found else { continue };
-            let facts = self.keys.open_facts(row, &sealed);
-            let facts = facts.ok_or_else(|| crate::error::Error::corrupt("a session's facts are damaged"))?;
-            if self.index.find(fingerprint, row, |_, _| ()).is_some() {
-                listed.push(Listed { row, header, last_seen, facts });
+        let mut listed = Vec::new();
+        let mut unknown = Vec::new();
+        for (row, (fingerprint, last_seen)) in self.look(principal) {
+            match self.describe(row, fingerprint)? {
+                Some((header, facts)) => listed.push(Listed { row, header, last_seen, facts }),
+                None => unknown.push(row),
             }
         }
+        let mut live = self.look(principal);
+        if unknown.iter().any(|row| live.contains_key(row)) {
+            // Damaged; or ended by a commit that takes effect before the writer's turn is over.
+            drop(self.writer.lock());
+            live = self.look(principal);
+            self.counters.refused_rows.add(unknown.iter().filter(|row| live.contains_key(row)).count());
+        }
+        listed.retain_mut(|listed| {
+            let found = live.get(&listed.row);
+            listed.last_seen = found.map_or(listed.last_seen, |(_, last_seen)| *last_seen);
+            found.is_some()
+        });
         Ok(listed)
+    }
+
+    /// Token and last use of each of a principal's live sessions, at one moment.
+    fn look(&self, principal: PrincipalRef) -> BTreeMap<Row, (Fingerprint, Tick)> {
+        let (now, profiles) = (self.clock.now(), self.index.profiles());
+        let locked = self.principals.lock(principal);
+        let known = |(row, slot)| {
+            let found = self.index.slot(slot, |slot| {
+                (now < slot.deadline(profiles)).then(|| (Fingerprint(slot.fingerprint), slot.last_seen()))
+            });
+            found.flatten().map(|found| (row, found))
+        };
+        locked.rows(&self.index).into_iter().filter_map(known).collect()
+    }
+
+    /// Header and facts of a session, or `None` if its row is gone or its header does not verify.
+    fn describe(&self, row: Row, fingerprint: Fingerprint) -> Result<Option<(Header, Vec<u8>)>> {
+        let in_use = self.index.cell(fingerprint, row).map(|(cell, _)| {
+            let content = cell.lock();
+            (content.header, Some(content.facts.to_vec()))
+        });
+        let found = match in_use {
+            Some(found) => Some(found),
+            None => self.reader.shown(row)?.and_then(|(scanned, facts)| match scanned {
+                Scanned::Live(header) => Some((header, facts)),
+                Scanned::Refused => None,
+            }),
+        };
+        let Some((header, sealed)) = found else { return Ok(None) };
+        let facts = sealed.and_then(|sealed| self.keys.open_facts(row, &sealed)).unwrap_or_else(|| {
+            self.counters.refused_rows.add(1);
+            Vec::new()
+        });
+        Ok(Some((header, facts)))
     }
 
     /// Seconds until a session is idle for too long, and until its life is over.

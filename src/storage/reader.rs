@@ -50,6 +50,19 @@ impl Reader {
         Ok(Some((header, body)))
     }
 
+    /// What can be told of a row without its token: its header, and its sealed facts unless the body is damaged.
+    pub(crate) fn shown(&self, row: Row) -> Result<Option<(Scanned, Option<Vec<u8>>)>> {
+        let found = self.with(|transaction| {
+            let header = transaction.open_table(SESSIONS)?.get(row.0)?.map(|value| *value.value());
+            let body = transaction.open_table(BODIES)?.get(row.0)?.and_then(|value| Body::decode(value.value()));
+            Ok(header.map(|header| (header, body)))
+        })?;
+        Ok(found.map(|(header, body)| {
+            let header = self.verify(row, &header).map_or(Scanned::Refused, Scanned::Live);
+            (header, body.map(|body| body.facts))
+        }))
+    }
+
     /// Header of a row.
     pub(crate) fn header(&self, row: Row) -> Result<Option<Header>> {
         let found =

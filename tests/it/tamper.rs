@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use dwell::sim::Directory;
-use dwell::{AtLimit, Error, ErrorKind, Field, Options, Sessions, Token};
+use dwell::{AtLimit, Error, ErrorKind, Field, Options, Sessions, SignIn, Token};
 
 use crate::support::store_file::{FORMAT, KEYS, NAME, STATE, Table, drop_table, read, write};
 use crate::support::{manual, sign_in, whose};
@@ -31,7 +31,7 @@ impl Store {
         let mut tokens = Vec::new();
         for (number, who) in [(11, "ada"), (12, "ada"), (13, "bob")] {
             let session = sessions.start();
-            let token = session.sign_in(who).unwrap().blocking_wait().unwrap();
+            let token = session.sign_in(SignIn::new(who).device("a browser")).unwrap().blocking_wait().unwrap();
             session.set(NUMBER, &number).unwrap();
             session.save().unwrap().blocking_wait().unwrap();
             tokens.push((token, who, number));
@@ -178,6 +178,7 @@ fn a_row_under_another_number_is_refused() {
 #[test]
 fn every_changed_byte_of_a_session_is_noticed() {
     let store = Store::new();
+    let mut damaged_facts = 0;
     for (table, outcome) in [(Table::Sessions, None), (Table::Bodies, DAMAGED)] {
         let record = &store.records(table)[&1];
         for at in 0..record.len() {
@@ -189,7 +190,15 @@ fn every_changed_byte_of_a_session_is_noticed() {
             // Facts are checked where they are shown.
             let facts = opened[0] == OPENS && table == Table::Bodies;
             if facts {
-                assert_eq!(sessions.of("ada").unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
+                damaged_facts += 1;
+                // In use, and read from disk.
+                for sessions in [sessions, store.with(table, 1, Some(&changed)).open(&store.options).unwrap()] {
+                    let listed = sessions.of("ada").unwrap();
+                    let devices: Vec<&str> = listed.iter().map(|info| info.device.as_str()).collect();
+                    assert_eq!((devices, sessions.stats().refused_rows), (vec!["", "a browser"], 1), "byte {at}");
+                    sessions.revoke(listed[0].id).unwrap().unwrap().blocking_wait().unwrap();
+                    assert_eq!(sessions.of("ada").unwrap().len(), 1);
+                }
             } else {
                 assert_eq!(opened[0], outcome, "{table:?} byte {at}");
             }
@@ -201,8 +210,54 @@ fn every_changed_byte_of_a_session_is_noticed() {
             }
         }
     }
+    assert!(damaged_facts > 40, "{damaged_facts} bytes of facts");
     let sessions = store.with(Table::Bodies, 1, None).open(&store.options).unwrap();
     assert_eq!(store.opened(&sessions), [DAMAGED, OPENS, OPENS], "a missing body");
+    let listed = sessions.of("ada").unwrap();
+    assert_eq!((listed.len(), listed[0].device.as_str(), listed[1].device.as_str()), (2, "", "a browser"));
+}
+
+/// The disk forgets bits while the store is open, and nothing is in memory but the index.
+#[test]
+fn a_header_damaged_while_running_hides_no_other_session_and_can_be_ended() {
+    const BLOB: Field<Vec<u8>> = Field::new("blob");
+    let (options, _clock) = manual();
+    let options = options.sessions_per_principal(300, AtLimit::Refuse).page_cache_bytes(1);
+    let directory = Directory::new(1);
+    let sessions = directory.open(&options).unwrap();
+    let handles: Vec<_> = (0..300).map(|_| sessions.start()).collect();
+    let receipts: Vec<_> = handles.iter().map(|handle| handle.sign_in("ada").unwrap()).collect();
+    let tokens: Vec<_> = receipts.into_iter().map(|receipt| receipt.blocking_wait().unwrap()).collect();
+    handles[60..].iter().for_each(|handle| handle.set(BLOB, &vec![7; 60_000]).unwrap());
+    let id = handles[0].id().unwrap();
+    sessions.close().unwrap();
+    let header = read(&file(&directory, NAME), Table::Sessions)[&1].clone();
+    let sessions = directory.open(&options).unwrap();
+    // Reading what is elsewhere pushes the header's page out of memory.
+    for token in &tokens[60..] {
+        assert_eq!(sessions.load(token).unwrap().unwrap().get(BLOB).unwrap().unwrap().len(), 60_000);
+    }
+    directory.overwrite(NAME, |bytes| {
+        let places: Vec<_> = bytes.windows(header.len()).enumerate().filter(|(_, at)| *at == header).collect();
+        let places: Vec<usize> = places.into_iter().map(|(place, _)| place).collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|place| bytes[place + 8] ^= 1);
+    });
+    assert_eq!(sessions.load(&tokens[0]).unwrap_err().kind(), ErrorKind::Corrupt);
+    let listed = sessions.of("ada").unwrap();
+    assert_eq!((listed.len(), sessions.stats().refused_rows), (299, 1));
+    assert!(listed.iter().all(|info| info.id != id));
+    sessions.revoke(listed[0].id).unwrap().unwrap().blocking_wait().unwrap();
+    assert_eq!(sessions.of("ada").unwrap().len(), 298);
+    sessions.revoke(id).unwrap().expect("it lives").blocking_wait().unwrap();
+    assert!(sessions.load(&tokens[0]).unwrap().is_none());
+    sessions.of("ada").unwrap();
+    assert_eq!(sessions.stats().refused_rows, 2, "the ended one is not met any more");
+    // What cannot be read at all is no shorter list.
+    directory.overwrite(NAME, |bytes| bytes.truncate(8192));
+    sessions.of("ada").unwrap_err();
+    assert_eq!(sessions.revoke_all("ada").unwrap().blocking_wait().is_ok(), sessions.stats().trouble.is_none());
+    assert!(tokens.iter().all(|token| sessions.load(token).unwrap().is_none()));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod deadlines;
 mod ends;
 mod fields;
 mod limits;
+mod lists;
 
 use std::time::Duration;
 
