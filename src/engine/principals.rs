@@ -2,8 +2,8 @@
 //!
 //! It knows the index, for the links that run through the slots, and groups. Invariants: a list's lock is held
 //! while its sessions are filed, taken out or counted, so signing in and signing out everywhere have one order;
-//! each list is a ring in the order of filing, the head being the oldest; a principal costs 16 bytes and its table
-//! entry while it has sessions, and nothing otherwise.
+//! each list is a ring in the order of filing, the head being the oldest, and a rotated session keeps its place; a
+//! principal costs 16 bytes and its table entry while it has sessions, and nothing otherwise.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -245,6 +245,13 @@ impl Locked<'_> {
         list.count & !NAMED
     }
 
+    /// Links a slot in where a session was taken out, so that one that only got a new token stays as old as it is.
+    pub(crate) fn replace(&mut self, index: &Index, removed: &Removed, slot: SlotId) {
+        if let Some(list) = self.list() {
+            list.replace(index, removed, slot);
+        }
+    }
+
     /// The oldest session and how many there are.
     pub(crate) fn oldest(&mut self) -> (SlotId, u32) {
         self.list().map_or((SlotId::NONE, 0), |list| (list.head, list.count & !NAMED))
@@ -274,6 +281,17 @@ impl List {
         set_links(index, removed.next, Some(removed.previous), None);
         if self.head == slot {
             self.head = removed.next;
+        }
+    }
+
+    fn replace(&mut self, index: &Index, removed: &Removed, slot: SlotId) {
+        let alone = removed.next == removed.slot;
+        let (previous, next) = if alone { (slot, slot) } else { (removed.previous, removed.next) };
+        set_links(index, slot, Some(previous), Some(next));
+        set_links(index, previous, None, Some(slot));
+        set_links(index, next, Some(slot), None);
+        if self.head == removed.slot {
+            self.head = slot;
         }
     }
 

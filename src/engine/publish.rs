@@ -95,18 +95,18 @@ impl Engine {
             last_seen = last_seen.max(slot.last_seen());
             slot.list() == list
         })?;
-        locked.unlink(&self.index, &removed);
         self.forget_filed();
         cell.rotate(header, wrap);
         // It may have been used by the old token since the decision.
         let filed = Header { last_seen, ..*header };
         let Some(slot) = self.file(cell.row, &filed, list, Some(Arc::clone(cell)), false) else {
             // The random source repeats itself: nobody may end up in somebody else's session.
+            locked.unlink(&self.index, &removed);
             cell.lock().kill(EndReason::Fault);
             self.queue.push_dead(cell.row, self.clock.now_ms());
             return None;
         };
-        locked.link(&self.index, slot);
+        locked.replace(&self.index, &removed, slot);
         self.arm(slot);
         Some((Arc::clone(cell), header.generation))
     }

@@ -164,11 +164,9 @@ impl Plain {
                 if self.groups[group].killed {
                     Err(ErrorKind::Gone)
                 } else {
-                    self.filings += 1;
-                    let (filings, found) = (self.filings, &mut self.sessions[session]);
+                    let found = &mut self.sessions[session];
                     found.generation += 1;
                     found.pending = None;
-                    found.filed_at = filings;
                     found.note(true);
                     if let Some(Some(kept)) = found.disk.last_mut() {
                         kept.seen = at;

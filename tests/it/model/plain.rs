@@ -41,7 +41,7 @@ pub(crate) struct Session {
     /// In memory: not ended, not collected, not waiting for its sign-in.
     pub(crate) filed: bool,
     pub(crate) memory_only: bool,
-    /// Its place among anonymous sessions; a rotation moves it to the end.
+    /// Its place among anonymous sessions; a rotation does not change it.
     pub(super) filed_at: u64,
     /// Lost before anything of it was on disk, so its row and handle may come to name another session.
     pub(crate) nameless: bool,

@@ -154,3 +154,23 @@ fn held_handles_keep_their_cell_however_small_the_cache() {
         assert_eq!(sessions.load(token).unwrap().unwrap().get(VISITS).unwrap(), Some(number + 2));
     }
 }
+
+#[test]
+fn a_rotated_anonymous_session_keeps_its_place_among_the_oldest() {
+    for rotated in 0..5 {
+        let bench = Bench::with(|options| options.sessions_max(50));
+        let sessions = bench.open();
+        let mut tokens: Vec<_> = (0..5).map(|number| begin(&sessions, number).1).collect();
+        let session = sessions.load(&tokens[rotated]).unwrap().unwrap();
+        tokens[rotated] = session.rotate().unwrap().blocking_wait().unwrap();
+        for ended in 0..5 {
+            tokens.push(begin(&sessions, 0).1);
+            let live: Vec<bool> = tokens.iter().map(|token| lives(&sessions, token)).collect();
+            let expected: Vec<bool> = (0..tokens.len()).map(|at| at > ended).collect();
+            assert_eq!(live, expected, "number {rotated} was rotated");
+        }
+        assert_eq!(sessions.stats().anonymous, 5);
+        let sessions = bench.restart(sessions);
+        assert_eq!(living(&sessions, &tokens), 5);
+    }
+}
