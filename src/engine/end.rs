@@ -160,7 +160,7 @@ impl Engine {
             fate = doom.unwrap_or(fate);
             doom.is_some()
         })?;
-        let memory_only = removed.cell.as_ref().is_some_and(|cell| self.kill(cell, list, reason));
+        let memory_only = removed.cell.as_ref().is_some_and(|cell| self.kill(cell, reason));
         if !memory_only {
             self.queue_fate(row, fate);
         }
@@ -174,7 +174,7 @@ impl Engine {
     }
 
     /// Marks a cell dead, and what depends on it. Tells whether the session was kept off the disk.
-    fn kill(&self, cell: &Cell, list: ListId, reason: EndReason) -> bool {
+    fn kill(&self, cell: &Cell, reason: EndReason) -> bool {
         let mut content = cell.lock();
         let memory_only = content.memory_only;
         if memory_only {
@@ -183,10 +183,10 @@ impl Engine {
         }
         let group = content.kill(reason);
         drop(content);
-        // A sign-in that ends its own old session goes on, and so does one whose anonymous session had to make room:
-        // else a crowd of strangers could keep people from signing in. Whoever else ends it ends the sign-in too.
-        let goes_on = reason == EndReason::Replaced || (reason == EndReason::Limit && list == ListId::ANONYMOUS);
-        if let Some(group) = group.filter(|_| !goes_on) {
+        // What ends by the sign-in itself, or to make room, says nothing against who is signing in, and a crowd could keep
+        // people out by it. Whatever else ends the session ends the sign-in too.
+        let goes_on = matches!(reason, EndReason::Replaced | EndReason::Limit);
+        if let Some(group) = group.filter(|group| !goes_on || group.new_row().is_none()) {
             group.kill();
         }
         memory_only

@@ -148,7 +148,7 @@ impl Plain {
             Kind::SignIn { who, old, new, evicted } => {
                 old.map(|old| self.end(old, true));
                 for session in evicted {
-                    self.end(session, false);
+                    self.end(session, true);
                 }
                 if self.groups[group].killed {
                     *self.ghosts.entry(who).or_default() += 1;

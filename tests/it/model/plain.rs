@@ -230,7 +230,7 @@ impl Plain {
         let anonymous =
             (0..self.sessions.len()).filter(|&at| self.sessions[at].filed && self.sessions[at].who.is_none());
         let oldest = anonymous.min_by_key(|&at| self.sessions[at].filed_at).unwrap();
-        self.end(oldest, false);
+        self.end(oldest, true);
     }
 
     pub(super) fn create(&mut self, who: Option<usize>, idle: u64, lifetime: u64, memory_only: bool) -> usize {
@@ -253,14 +253,15 @@ impl Plain {
         self.sessions.len() - 1
     }
 
-    /// Ends a session in memory. Whatever was to replace it dies with it, unless that is what ends it.
-    pub(super) fn end(&mut self, session: usize, replaced: bool) -> bool {
+    /// Ends a session in memory. A rotation of it dies with it, and so does a sign-in from it, unless it made room for that
+    /// sign-in or for another session.
+    pub(super) fn end(&mut self, session: usize, making_room: bool) -> bool {
         if !std::mem::take(&mut self.sessions[session].filed) {
             return false;
         }
         self.sessions[session].note(false);
         if let Some(group) = self.sessions[session].pending.take()
-            && !replaced
+            && !(making_room && matches!(self.groups[group].kind, Kind::SignIn { .. }))
         {
             self.groups[group].killed = true;
         }

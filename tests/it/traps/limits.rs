@@ -174,3 +174,30 @@ fn a_rotated_anonymous_session_keeps_its_place_among_the_oldest() {
         assert_eq!(living(&sessions, &tokens), 5);
     }
 }
+
+/// The oldest session is just becoming somebody else's when it is to make room.
+#[test]
+fn a_sign_in_from_a_session_that_has_to_make_room_goes_on() {
+    for evict_first in [false, true] {
+        for who in ["ada", "bob"] {
+            let bench = Bench::with(|options| options.sessions_per_principal(2, AtLimit::EndOldest));
+            let sessions = bench.open();
+            let (ada, bob) = (sign_in_often(&sessions, "ada", 2), sign_in_often(&sessions, "bob", 2));
+            let leaving = sessions.load(&ada[0]).unwrap().unwrap();
+            let early = evict_first.then(|| sessions.start().sign_in("ada").unwrap());
+            let moved = leaving.sign_in(who).unwrap();
+            let new = early.unwrap_or_else(|| sessions.start().sign_in("ada").unwrap()).blocking_wait().unwrap();
+            let moved = moved.blocking_wait().expect("nobody signed out");
+            let check = |sessions: &dwell::Sessions| {
+                assert!(lives(sessions, &new) && lives(sessions, &moved));
+                assert!(!lives(sessions, &ada[0]));
+                // Ada's second session stays unless both new ones are Ada's.
+                assert_eq!(lives(sessions, &ada[1]), who == "bob");
+                assert_eq!((lives(sessions, &bob[0]), lives(sessions, &bob[1])), (who == "ada", true));
+                assert_eq!([sessions.of("ada").unwrap().len(), sessions.of("bob").unwrap().len()], [2, 2]);
+            };
+            check(&sessions);
+            check(&bench.crash(sessions));
+        }
+    }
+}
