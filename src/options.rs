@@ -42,7 +42,8 @@ pub struct Options {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtLimit {
-    /// The principal's oldest session ends, in the same commit that makes the new one.
+    /// The principal's oldest session ends, in the same commit that makes the new one. It has ended even if the new one
+    /// is signed out or revoked while that commit is under way.
     EndOldest,
     /// The sign-in is refused with [`ErrorKind::Refused`](crate::ErrorKind::Refused).
     Refuse,
@@ -137,7 +138,8 @@ impl Options {
         self
     }
 
-    /// The most sessions that one principal may have, and what happens at the limit.
+    /// The most sessions that one principal may have, and what happens at the limit. Of
+    /// [half sign-ins](crate::SignIn::pending) it may have as many again, whose oldest ends for the next in either case.
     pub fn sessions_per_principal(mut self, sessions: u32, at_limit: AtLimit) -> Self {
         self.per_principal_max = sessions;
         self.at_limit = at_limit;

@@ -91,6 +91,14 @@ impl Group {
         }
     }
 
+    /// What the row that a sign-in makes will grant.
+    fn new_class(&self) -> Option<ClassByte> {
+        match &self.kind {
+            Kind::SignIn { new, .. } => Some(new.lock().header.class),
+            Kind::Rotation { .. } => None,
+        }
+    }
+
     /// Whether the group will end this row.
     fn claims(&self, row: Row) -> bool {
         match &self.kind {
@@ -128,17 +136,18 @@ impl Engine {
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let data_key = Key::random(self.entropy.as_ref())?;
         let Claimed { old, claim } = binding.claim()?;
+        self.queue.check_room(false)?;
         if old.is_none() {
             self.make_room_to_sign_in()?;
         }
         let mut locked = self.principals.lock(principal);
-        if self.cutoffs.is_disabled(principal) {
-            return Err(Error::new(ErrorKind::Refused, "the principal is disabled"));
-        }
         let same_principal = |cell: &Cell| cell.lock().header.principal == principal;
         let replaced = old.as_ref().filter(|(cell, _)| same_principal(cell)).map(|(cell, _)| cell.row);
-        let evicted = self.choose_evicted(&locked, replaced, request.class)?;
-        self.queue.check_room(false)?;
+        let evicted = self.admit(&locked, principal, replaced, request.class)?;
+        if let Some((cell, generation)) = &old {
+            // Asked here too, so that refusals use up no row numbers.
+            cell.lock().check_write(*generation)?;
+        }
         // Under the lock, so that a cutoff set after it kills this row and one set before does not.
         let row = self.next_row()?;
         let mut content = self.signed_in_content(row, principal, request, &token, data_key)?;
@@ -257,27 +266,36 @@ impl Engine {
         }
     }
 
-    /// The principal's oldest sessions that have to end so that one more fits.
+    /// Whether the principal may sign in, and which of its sessions have to end for it: the oldest, if there are too
+    /// many.
     ///
-    /// Who has shown only half of who they are makes room among their like, and ends nobody else's session.
-    fn choose_evicted(&self, locked: &LockedShard<'_>, replaced: Option<Row>, class: ClassByte) -> Result<Vec<Row>> {
+    /// Sign-ins that have shown only half of who they are have as many places again, where the oldest always makes
+    /// room. So they end nobody's whole session, and whole sessions leave room for the first half of another sign-in.
+    pub(super) fn admit(
+        &self,
+        locked: &LockedShard<'_>,
+        principal: PrincipalRef,
+        replaced: Option<Row>,
+        class: ClassByte,
+    ) -> Result<Vec<Row>> {
+        if self.cutoffs.is_disabled(principal) {
+            return Err(Error::new(ErrorKind::Refused, "the principal is disabled"));
+        }
         let max = self.settings.per_principal_max as usize;
-        let coming = locked.groups().iter().filter(|group| group.new_row().is_some()).count() + 1;
+        let coming = locked.groups().iter().filter(|group| group.new_class() == Some(class)).count() + 1;
         if locked.count() as usize + coming <= max {
             return Ok(Vec::new());
         }
         let claimed = |row: Row| replaced == Some(row) || locked.groups().iter().any(|group| group.claims(row));
+        let half = class == ClassByte::Pending;
         let mut rows = locked.rows(&self.index);
-        rows.retain(|&(row, slot)| !claimed(row) && self.is_live(slot));
+        rows.retain(|&(row, slot)| !claimed(row) && self.is_live(slot) && self.is_pending(slot) == half);
         let excess = (rows.len() + coming).saturating_sub(max);
         if excess == 0 {
             return Ok(Vec::new());
         }
-        if self.settings.at_limit == AtLimit::Refuse {
+        if self.settings.at_limit == AtLimit::Refuse && !half {
             return Err(Error::new(ErrorKind::Refused, format!("the principal has {max} sessions, the most allowed")));
-        }
-        if class == ClassByte::Pending {
-            rows.retain(|&(_, slot)| self.is_pending(slot));
         }
         if excess > rows.len() {
             return Err(Error::new(

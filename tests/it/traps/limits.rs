@@ -201,3 +201,33 @@ fn a_sign_in_from_a_session_that_has_to_make_room_goes_on() {
         }
     }
 }
+
+/// Who has shown half of who they are takes nobody's place, and nobody takes theirs.
+#[test]
+fn half_sign_ins_have_places_of_their_own() {
+    use dwell::SignIn;
+    for at_limit in [AtLimit::EndOldest, AtLimit::Refuse] {
+        let bench = Bench::with(|options| options.sessions_per_principal(1, at_limit));
+        let sessions = bench.open();
+        let (_, whole) = sign_in(&sessions, "ada");
+        let half = |sessions: &dwell::Sessions| {
+            let session = sessions.start();
+            let token = session.sign_in(SignIn::new("ada").pending()).unwrap().blocking_wait().unwrap();
+            (session, token)
+        };
+        let (_, first) = half(&sessions);
+        let (second, token) = half(&sessions);
+        assert_eq!([&whole, &first, &token].map(|token| lives(&sessions, token)), [true, false, true]);
+        match second.sign_in("ada") {
+            Ok(receipt) => {
+                assert_eq!(at_limit, AtLimit::EndOldest);
+                let new = receipt.blocking_wait().unwrap();
+                assert!(lives(&sessions, &new) && !lives(&sessions, &whole) && !lives(&sessions, &token));
+            }
+            Err(error) => {
+                assert_eq!((at_limit, error.kind()), (AtLimit::Refuse, ErrorKind::Refused));
+                assert!(lives(&sessions, &whole) && lives(&sessions, &token));
+            }
+        }
+    }
+}
