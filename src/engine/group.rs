@@ -138,7 +138,7 @@ impl Engine {
         let Claimed { old, claim } = binding.claim()?;
         self.queue.check_room(false)?;
         if old.is_none() {
-            self.make_room_to_sign_in()?;
+            self.make_room_to_sign_in(principal, request.class)?;
         }
         let mut locked = self.principals.lock(principal);
         let same_principal = |cell: &Cell| cell.lock().header.principal == principal;

@@ -119,11 +119,13 @@ impl Engine {
         }
     }
 
-    /// Makes room in a full store for somebody who signs in, at the cost of an anonymous session.
-    pub(super) fn make_room_to_sign_in(&self) -> Result<()> {
+    /// Makes room in a full store for somebody who signs in and may, at the cost of an anonymous session.
+    pub(super) fn make_room_to_sign_in(&self, principal: PrincipalRef, class: ClassByte) -> Result<()> {
         if self.live() < self.settings.sessions_max {
             return Ok(());
         }
+        // Asked before anybody's session ends for it; what counts is the answer under the lock that signs in.
+        self.admit(&self.principals.lock(principal), principal, None, class)?;
         let mut locked = self.principals.lock_anonymous();
         let (oldest, _) = locked.oldest();
         if oldest == SlotId::NONE {

@@ -231,3 +231,20 @@ fn half_sign_ins_have_places_of_their_own() {
         }
     }
 }
+
+#[test]
+fn a_refused_sign_in_ends_nobody_in_a_full_store() {
+    let bench = Bench::with(|options| options.sessions_max(10).sessions_per_principal(1, AtLimit::Refuse));
+    let sessions = bench.open();
+    for number in 0..9 {
+        sign_in(&sessions, &format!("user {number}"));
+    }
+    let (_, stranger) = begin(&sessions, 1);
+    sessions.disable("mallory").unwrap().blocking_wait().unwrap();
+    for (who, kind) in [("mallory", ErrorKind::Refused), ("user 3", ErrorKind::Refused)] {
+        assert_eq!(sessions.start().sign_in(who).unwrap_err().kind(), kind);
+        assert!(lives(&sessions, &stranger), "{who} was refused");
+    }
+    sign_in(&sessions, "late");
+    assert!(!lives(&sessions, &stranger));
+}
