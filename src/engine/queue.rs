@@ -267,7 +267,7 @@ impl Queue {
     pub(crate) fn take(&self, now_ms: u64, force: bool) -> Result<Pending, Option<u64>> {
         let mut pending = self.pending.lock();
         let since_ms = [pending.behind_since_ms, pending.swept_since_ms].into_iter().flatten().min();
-        let due_ms = since_ms.map(|since| since + WRITE_BEHIND_MS);
+        let due_ms = since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS));
         if pending.urgent || force || due_ms.is_some_and(|due| due <= now_ms) {
             let shut = pending.shut;
             return Ok(std::mem::replace(&mut *pending, Pending { shut, ..Pending::default() }));

@@ -40,7 +40,8 @@ impl Machine {
         }
         let now = engine.clock.now();
         let done = self.wheel.advance(now.0, TURN_MAX, &mut Due { engine });
-        if done { self.wheel.next_wake().map(Tick) } else { Some(now) }
+        // What is left when the wheel has caught up is due later; at the end of time it never is.
+        if done { self.wheel.next_wake().map(Tick).filter(|wake| *wake > now) } else { Some(now) }
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -66,7 +66,7 @@ impl Machine {
                 Some(engine.clock.now_ms())
             }
             Err(due_ms) => {
-                let settle_ms = self.unsettled_since_ms.map(|since| since + SETTLE_AFTER_MS);
+                let settle_ms = self.unsettled_since_ms.map(|since| since.saturating_add(SETTLE_AFTER_MS));
                 if settle_ms.is_some_and(|settle| settle <= now_ms) {
                     self.settle(engine);
                     return due_ms;

@@ -173,3 +173,38 @@ fn a_session_that_expires_during_its_sign_in_takes_the_sign_in_along() {
     let sessions = bench.restart(sessions);
     assert_eq!((sessions.of("ada").unwrap().len(), bench.records("sessions")), (0, 0));
 }
+
+/// Not a time that a real clock shows; but time is the application's to give, and must not bring anybody down.
+#[test]
+fn a_clock_at_the_end_of_time_ends_sessions_and_breaks_nothing() {
+    #[derive(Clone, Debug)]
+    struct End(std::sync::Arc<std::sync::atomic::AtomicBool>);
+    impl dwell::Clock for End {
+        fn since_boot(&self) -> std::time::Duration {
+            let reached = self.0.load(std::sync::atomic::Ordering::SeqCst);
+            if reached { std::time::Duration::MAX } else { std::time::Duration::from_secs(5) }
+        }
+        fn wall(&self) -> dwell::Timestamp {
+            dwell::Timestamp::from_unix_ms(u64::MAX)
+        }
+        fn boot_id(&self) -> Option<[u8; 16]> {
+            Some([1; 16])
+        }
+    }
+    let end = End(std::sync::Arc::default());
+    let bench = Bench::with(|options| options.clock(end.clone()));
+    let sessions = bench.open();
+    let (session, token) = sign_in(&sessions, "ada");
+    let (stranger, other) = begin(&sessions, 1);
+    end.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(!lives(&sessions, &token) && !lives(&sessions, &other));
+    let _ = stranger.set(super::VISITS, &2);
+    sessions.run_pending();
+    let _ = session.idle_left();
+    let (_, late) = sign_in(&sessions, "bob");
+    assert!(!lives(&sessions, &late));
+    begin(&sessions, 1);
+    sessions.run_pending();
+    let sessions = bench.restart(sessions);
+    assert_eq!(sessions.of("ada").unwrap().len(), 0);
+}
