@@ -204,3 +204,22 @@ fn a_store_whose_making_failed_once_is_made_at_the_next_try() {
         }
     }
 }
+
+#[test]
+fn closing_tells_what_it_could_not_write() {
+    let (options, _clock) = manual();
+    let mut failures = 0;
+    for (at, times) in (0..60).flat_map(|at| TIMES.map(|times| (at, times))) {
+        let directory = Directory::new(at);
+        let sessions = directory.open(&options).unwrap();
+        let session = sessions.start();
+        let token = session.sign_in("ada").unwrap().blocking_wait().unwrap();
+        session.set(NUMBER, &7).unwrap();
+        directory.fail_at(directory.operations() + at, times, io::ErrorKind::Other);
+        let closed = sessions.close();
+        let number = directory.copy().open(&options).unwrap().load(&token).unwrap().unwrap().get(NUMBER).unwrap();
+        assert!(closed.is_err() || number == Some(7), "operation {at} of closing failed {times} times unnoticed");
+        failures += usize::from(closed.is_err());
+    }
+    assert!(failures > 5, "{failures} failures");
+}
