@@ -438,8 +438,9 @@ impl Session {
             if self.0.begin(Arc::clone(&cell), 0, token) {
                 return Ok(true);
             }
-            // A clone of this handle began the session first: ours is not needed, its edit applies to that one.
-            drop(cell.engine.destroy(&cell, 0)?);
+            // A clone of this handle began the session first: ours is not needed, its edit applies to that one. It may
+            // have ended already, to make room.
+            drop(cell.engine.destroy(&cell, 0));
         }
     }
 }

@@ -3,6 +3,7 @@
 mod deadlines;
 mod ends;
 mod fields;
+mod hook;
 mod limits;
 mod lists;
 

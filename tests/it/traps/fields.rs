@@ -2,6 +2,7 @@
 
 use dwell::{ErrorKind, Field};
 
+use super::hook::Hook;
 use super::{Bench, VISITS, begin, lives, sign_in};
 
 const CART: Field<u64> = Field::new("cart").keep_on_sign_in();
@@ -254,4 +255,25 @@ fn a_handle_that_signs_in_first_takes_no_writes_until_the_commit() {
     assert_eq!(receipt.blocking_wait().unwrap_err().kind(), ErrorKind::Gone);
     session.set(VISITS, &1).unwrap();
     assert_eq!(session.principal().unwrap(), None);
+}
+
+/// Two clones of a handle write first at once, and the session that one began makes room for the other's.
+#[test]
+fn a_first_write_that_another_overtook_is_made_all_the_same() {
+    // Before the first reading nothing was made yet.
+    for reading in 2..6 {
+        let hook = Hook::default();
+        let bench = Bench::with(|options| options.sessions_max(10).clock(hook.clone()));
+        let sessions = bench.open();
+        let session = sessions.start();
+        let clone = session.clone();
+        hook.arm(reading, move || clone.set(Field::<u32>::new("other"), &7).unwrap());
+        session.set(VISITS, &1).unwrap();
+        let overtaken = hook.disarm();
+        assert!(overtaken || reading > 2, "beginning a session reads the clock");
+        assert_eq!(session.get(VISITS).unwrap(), Some(1));
+        let other = session.get(Field::<u32>::new("other")).unwrap();
+        assert_eq!(other, overtaken.then_some(7), "reading {reading}");
+        assert_eq!(sessions.stats().anonymous, 1);
+    }
 }
