@@ -191,6 +191,7 @@ impl Engine {
             entropy,
             settings,
         });
+        engine.index.profiles().reserve(&engine.settings);
         let found = engine.restore(opened.cutoffs)?;
         engine.writer.lock().take_over()?;
         if !engine.settings.manual_workers {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::options::Settings;
 use crate::seal::Fingerprint;
 use crate::storage::record::{ClassByte, Row};
 use crate::time::Tick;
@@ -137,6 +138,15 @@ impl Profiles {
             profiles.find(class, 1);
         }
         profiles
+    }
+
+    /// Makes sure of the options' own timeouts, so that those of single sessions cannot take their places.
+    pub(crate) fn reserve(&self, settings: &Settings) {
+        self.find(ClassByte::Anonymous, settings.anonymous.idle);
+        for limits in [settings.signed_in, settings.remembered] {
+            self.find(ClassByte::Pending, limits.idle);
+            self.find(ClassByte::Authenticated, limits.idle);
+        }
     }
 
     /// The profile for a class and an idle timeout in seconds.

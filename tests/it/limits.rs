@@ -229,3 +229,21 @@ fn the_handle_of_a_session_that_a_crash_forgot_names_nobody_else() {
         assert!(strangers.iter().all(|stranger| stranger.id() != Some(id) && stranger.get(BLOB).is_ok()));
     }
 }
+
+#[test]
+fn odd_limits_of_some_sessions_do_not_shorten_those_of_others() {
+    let clock = ManualClock::new();
+    let sessions = Options::new().clock(clock.clone()).manual_workers().in_memory().unwrap();
+    for seconds in 2..400 {
+        let limits = Duration::from_secs(seconds);
+        let receipt = sessions.start().sign_in(SignIn::new(format!("user {seconds}")).limits(limits, limits));
+        drop(receipt.unwrap());
+    }
+    sessions.run_pending();
+    let who = || SignIn::new("ada").remembered();
+    let (whole, half) = (sessions.start(), sessions.start());
+    let whole = whole.sign_in(who()).unwrap().blocking_wait().unwrap();
+    let half = half.sign_in(who().pending()).unwrap().blocking_wait().unwrap();
+    clock.advance(Duration::from_secs(6 * 24 * 3600));
+    assert!(sessions.load(&whole).unwrap().is_some() && sessions.load(&half).unwrap().is_some());
+}
