@@ -180,6 +180,8 @@ impl Engine {
         if memory_only {
             self.memory_only_bytes.fetch_sub(content.charged, Ordering::Relaxed);
             content.charged = 0;
+        } else {
+            self.dequeue(&mut content);
         }
         let group = content.kill(reason);
         drop(content);

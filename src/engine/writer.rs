@@ -92,9 +92,13 @@ impl Machine {
     }
 
     fn write_batch(&mut self, engine: &Arc<Engine>, pending: Pending) -> Result<(), Failure> {
+        if let Err(error) = engine.health.check_writable() {
+            let failure = Failure::from(&error);
+            engine.decline(pending, &failure);
+            return Err(failure);
+        }
         let mut built = Built::default();
         let applied = engine.build(pending, &mut built).and_then(|()| {
-            engine.health.check_writable()?;
             if !built.batch.is_empty() {
                 self.storage.as_mut().ok_or_else(closed)?.apply(&built.batch)?;
                 self.unsettled_since_ms = Some(engine.clock.now_ms());
@@ -208,7 +212,7 @@ impl Engine {
     }
 
     /// Takes a cell off the queue's books.
-    fn dequeue(&self, content: &mut Content) {
+    pub(super) fn dequeue(&self, content: &mut Content) {
         content.queued = false;
         self.queue.discharge(content.header.principal == PrincipalRef::NONE, content.charged);
         content.charged = 0;
@@ -285,6 +289,15 @@ impl Engine {
             } else {
                 self.abandon(&group);
             }
+            self.answers.push(Answer::Group(promise, Err(failure.error())));
+        }
+    }
+
+    /// Nothing is written any more. Changed cells stay on the queue's books, so that its limit holds for what memory has
+    /// to keep of them.
+    fn decline(&self, pending: Pending, failure: &Failure) {
+        for Queued { group, promise } in pending.groups {
+            self.abandon(&group);
             self.answers.push(Answer::Group(promise, Err(failure.error())));
         }
     }

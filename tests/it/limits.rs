@@ -247,3 +247,32 @@ fn odd_limits_of_some_sessions_do_not_shorten_those_of_others() {
     clock.advance(Duration::from_secs(6 * 24 * 3600));
     assert!(sessions.load(&whole).unwrap().is_some() && sessions.load(&half).unwrap().is_some());
 }
+
+#[test]
+fn a_store_whose_disk_failed_keeps_no_more_changes_in_memory_than_may_wait() {
+    const MIB: usize = 1024 * 1024;
+    let (directory, clock) = (dwell::sim::Directory::new(7), ManualClock::new());
+    let options = options().clock(clock.clone()).session_bytes_max(MIB).cache_bytes(0);
+    let sessions = directory.open(&options).unwrap();
+    let handles: Vec<_> = (0..200).map(|_| sessions.start()).collect();
+    let sign_in = |(number, session): (usize, &dwell::Session)| session.sign_in(format!("user {number}")).unwrap();
+    let receipts: Vec<_> = handles.iter().enumerate().map(sign_in).collect();
+    receipts.into_iter().for_each(|receipt| drop(receipt.blocking_wait().unwrap()));
+    directory.fail_at(directory.operations(), u64::MAX, std::io::ErrorKind::StorageFull);
+    let change = |session: &dwell::Session, byte: u8| {
+        let changed = session.set(BLOB, &vec![byte; MIB - 1000]);
+        clock.advance(Duration::from_secs(1));
+        sessions.run_pending();
+        assert!(session.save().and_then(dwell::Receipt::blocking_wait).is_err());
+        changed
+    };
+    let changed = handles.iter().filter(|session| change(session, 1).is_ok()).count();
+    assert!((60..70).contains(&changed), "{changed} MiB in memory");
+    assert!(sessions.stats().dirty_bytes <= 64 * MIB);
+    assert_eq!(change(&handles[199], 1).unwrap_err().kind(), ErrorKind::Busy);
+    change(&handles[3], 2).expect("what is in memory goes on changing");
+    for session in handles.iter().take(4) {
+        assert!(session.clone().destroy().unwrap().blocking_wait().is_err());
+    }
+    change(&handles[199], 1).expect("ended ones made room");
+}
