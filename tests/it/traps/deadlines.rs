@@ -182,7 +182,7 @@ fn a_clock_at_the_end_of_time_ends_sessions_and_breaks_nothing() {
     impl dwell::Clock for End {
         fn since_boot(&self) -> std::time::Duration {
             let reached = self.0.load(std::sync::atomic::Ordering::SeqCst);
-            if reached { std::time::Duration::MAX } else { std::time::Duration::from_secs(5) }
+            if reached { std::time::Duration::MAX } else { std::time::Duration::ZERO }
         }
         fn wall(&self) -> dwell::Timestamp {
             dwell::Timestamp::from_unix_ms(u64::MAX)

@@ -29,3 +29,25 @@ fn a_session_that_is_rotated_while_it_is_listed_is_listed_once() {
         }
     }
 }
+
+#[test]
+fn a_session_that_ends_while_it_is_listed_is_left_out() {
+    for cold in [false, true] {
+        // The two looks; later readings are for showing times.
+        for reading in 1..3 {
+            let hook = Hook::default();
+            let bench = Bench::with(|options: Options| options.clock(hook.clone()));
+            let sessions = bench.open();
+            let (_, token) = sign_in(&sessions, "ada");
+            let (stays, _) = sign_in(&sessions, "ada");
+            let stays = stays.id().unwrap();
+            let sessions = if cold { bench.restart(sessions) } else { sessions };
+            let session = sessions.load(&token).unwrap().unwrap();
+            hook.arm(reading, move || session.destroy().unwrap().blocking_wait().unwrap());
+            let listed = sessions.of("ada").unwrap();
+            assert!(hook.disarm());
+            assert_eq!(listed.iter().map(|info| info.id).collect::<Vec<_>>(), [stays], "ended at reading {reading}");
+            assert_eq!(sessions.stats().refused_rows, 0);
+        }
+    }
+}
