@@ -128,7 +128,8 @@ fn format_record(store_id: &[u8; 16]) -> Vec<u8> {
 /// Opens the database without changing its file, which the backend's release does.
 fn open_database(disk: &dyn Disk, page_cache_bytes: usize) -> Result<(redb::Database, Backend)> {
     let what = "failed to open `store.redb`";
-    let file = disk.open(STORE_FILE).map_err(|error| io_failed(what, error))?;
+    // The directory is locked already; but people remove lock files that look left over.
+    let file = disk.open_alone(STORE_FILE).map_err(|error| io_failed(what, error))?;
     // redb takes an empty file for a new one; ours was renamed into place whole, so an empty one is a lost one.
     if file.len().map_err(|error| io_failed(what, error))? == 0 {
         return Err(Error::corrupt("failed to open `store.redb`: the file is empty"));

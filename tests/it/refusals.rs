@@ -268,6 +268,21 @@ fn a_second_opener_is_refused_here_and_in_another_process() {
     assert_eq!(session.get(Field::<u32>::new("n")).unwrap_err().kind(), ErrorKind::Closed);
 }
 
+/// Lock files look left over, and people remove what looks left over.
+#[test]
+#[cfg(unix)]
+fn a_second_opener_is_refused_even_if_somebody_removed_the_lock_file() {
+    let (_home, path, token) = store();
+    let sessions = Sessions::open(&path).unwrap();
+    for _ in 0..2 {
+        std::fs::remove_file(path.join("lock")).unwrap();
+        refused(&path, ErrorKind::Directory, &["store.redb", "in use", "never remove `lock`"]);
+    }
+    sessions.start().sign_in("bob").unwrap().blocking_wait().unwrap();
+    sessions.close().unwrap();
+    opens(&path, &token);
+}
+
 #[test]
 fn a_missing_or_foreign_key_is_refused_and_never_made_again() {
     let (_home, path, token) = store();

@@ -35,6 +35,11 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Opens a file for reading and writing; `NotFound` if there is none.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens a file that nobody else may open this way until it is closed; refused if somebody has it open so.
+    fn open_alone(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(name)
+    }
+
     /// Makes a new, empty file that only its owner can use; `AlreadyExists` if the name is taken.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 

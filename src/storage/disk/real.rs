@@ -10,10 +10,14 @@
 //! Nothing is buffered here, so a crash loses nothing that the operating system had taken. Does not panic.
 
 use std::fs::File;
+#[cfg(unix)]
+use std::fs::TryLockError;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(unix)]
+use super::Refusal;
 use super::{Disk, DiskFile, check_name, platform};
 
 /// A directory that was safe to use when it was opened.
@@ -64,6 +68,20 @@ impl Disk for RealDisk {
         Ok(Arc::new(RealFile(self.directory.open_file(name)?)))
     }
 
+    // Not on Windows, where a locked file could not be copied either.
+    #[cfg(unix)]
+    fn open_alone(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        check_name(name)?;
+        let file = RealFile(self.directory.open_file(name)?);
+        match file.0.try_lock() {
+            Ok(()) => Ok(Arc::new(file)),
+            Err(TryLockError::Error(error)) => Err(error),
+            Err(TryLockError::WouldBlock) => Err(Refusal::error(format!(
+                "`{name}` is in use by another opener, although the file `lock` is free: never remove `lock`"
+            ))),
+        }
+    }
+
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         check_name(name)?;
         Ok(Arc::new(RealFile(self.directory.create_file(name)?)))
@@ -91,6 +109,14 @@ impl Disk for RealDisk {
 
 #[derive(Debug)]
 struct RealFile(File);
+
+impl Drop for RealFile {
+    fn drop(&mut self) {
+        // As with the directory's lock: a child process on its way to its program may hold the descriptor longer. If
+        // this fails, or the file was not locked, closing is all there is to do.
+        _ = self.0.unlock();
+    }
+}
 
 impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
@@ -121,7 +147,6 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
-    use super::super::Refusal;
     use super::*;
 
     const NOBODY: u32 = 65534;
