@@ -148,8 +148,8 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for an impossible name, [`Corrupt`](crate::ErrorKind::Corrupt) when the
-    /// record of the name or the file itself is damaged, [`Storage`](crate::ErrorKind::Storage) when the disk cannot be
-    /// read: never passed off as fewer sessions.
+    /// record of the name (which `revoke_all` mends) or the file itself is damaged,
+    /// [`Storage`](crate::ErrorKind::Storage) when the disk cannot be read: never passed off as fewer sessions.
     ///
     /// ```
     /// # let sessions = dwell::Options::new().in_memory()?;

@@ -217,6 +217,33 @@ fn every_changed_byte_of_a_session_is_noticed() {
     assert_eq!((listed.len(), listed[0].device.as_str(), listed[1].device.as_str()), (2, "", "a browser"));
 }
 
+/// Nobody can tell any more whose sessions these are, so nothing is shown of them; but they can be ended.
+#[test]
+fn a_damaged_name_is_mended_by_signing_out_everywhere() {
+    let store = Store::new();
+    for (key, record) in store.records(Table::Principals) {
+        let mut changed = record.clone();
+        changed[9] ^= 1;
+        for value in [Some(changed.as_slice()), None] {
+            let directory = store.with(Table::Principals, key, value);
+            let sessions = directory.open(&store.options).unwrap();
+            let who = if sessions.load(&store.tokens[0].0).is_err() { "ada" } else { "bob" };
+            if value.is_some() {
+                assert_eq!(sessions.of(who).unwrap_err().kind(), ErrorKind::Corrupt);
+                assert_eq!(sessions.start().sign_in(who).unwrap_err().kind(), ErrorKind::Corrupt);
+            }
+            let ended = sessions.revoke_all(who).unwrap().blocking_wait().unwrap();
+            assert_eq!(ended, if who == "ada" { 2 } else { 1 });
+            let token = sign_in(&sessions, who);
+            assert_eq!(sessions.of(who).unwrap().len(), 1);
+            sessions.close().unwrap();
+            let sessions = directory.open(&store.options).unwrap();
+            assert_eq!(whose(&sessions, &token).as_deref(), Some(who));
+            assert_eq!(store.opened(&sessions).iter().flatten().count(), if who == "ada" { 1 } else { 2 });
+        }
+    }
+}
+
 /// The disk forgets bits while the store is open, and nothing is in memory but the index.
 #[test]
 fn a_header_damaged_while_running_hides_no_other_session_and_can_be_ended() {
