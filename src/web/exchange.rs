@@ -5,6 +5,7 @@
 //! session without its companion is no session to look at and no session to write to; a session that ended meanwhile
 //! sets no cookie; a token counts for the session, or the want of one, that the request really has.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -73,7 +74,7 @@ pub enum Opened {
     /// There it is, or there is none.
     Ready(Exchange),
     /// Its data has to be read from disk: [`Admitted::open`] does, and blocks.
-    OnDisk(Admitted),
+    OnDisk(Box<Admitted>),
 }
 
 /// Whose request it is.
@@ -102,7 +103,7 @@ impl Admitted {
                 }
             })
         })?;
-        Ok(if on_disk { Opened::OnDisk(self) } else { Opened::Ready(Exchange::new(self, found)) })
+        Ok(if on_disk { Opened::OnDisk(Box::new(self)) } else { Opened::Ready(Exchange::new(self, found)) })
     }
 
     /// Finds the session, on disk if need be, which blocks.
@@ -351,15 +352,14 @@ impl Exchange {
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed).
-    pub fn headers(&self) -> Result<Vec<(&'static str, String)>> {
+    pub fn headers(&self) -> Result<Vec<(&'static str, Cow<'static, str>)>> {
         let cookie = self.cookie()?;
         let mut headers = Vec::with_capacity(3);
         if cookie.is_some() || self.is_consulted() {
-            headers
-                .push(("vary", if self.0.site.get().companion { "Cookie, X-Companion" } else { "Cookie" }.to_owned()));
-            headers.push(("cache-control", "no-store".to_owned()));
+            headers.push(("vary", Cow::Borrowed(self.0.site.varies_by())));
+            headers.push(("cache-control", Cow::Borrowed("no-store")));
         }
-        headers.extend(cookie.map(|cookie| ("set-cookie", cookie)));
+        headers.extend(cookie.map(|cookie| ("set-cookie", Cow::Owned(cookie))));
         Ok(headers)
     }
 

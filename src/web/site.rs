@@ -197,6 +197,11 @@ impl Site {
         &self.0.token_field
     }
 
+    /// The request headers that answers depend on.
+    pub(super) fn varies_by(&self) -> &'static str {
+        if self.0.companion { "Cookie, X-Companion" } else { "Cookie" }
+    }
+
     pub(super) fn get(&self) -> &Rules {
         &self.0
     }

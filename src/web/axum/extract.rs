@@ -22,9 +22,9 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// The layers around a request, from the inside.
-    pub(super) fn chain(extensions: &Extensions) -> impl Iterator<Item = &Self> {
-        std::iter::successors(extensions.get::<Self>(), |current| current.outer.as_deref())
+    /// This layer and those around it, from the inside.
+    pub(super) fn around(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |current| current.outer.as_deref())
     }
 }
 
@@ -38,7 +38,7 @@ impl Current {
 /// ```
 #[must_use]
 pub fn exchange_of(extensions: &Extensions, sessions: &Sessions) -> Option<Exchange> {
-    let mut layers = Current::chain(extensions);
+    let mut layers = extensions.get::<Current>()?.around();
     layers.find(|current| current.exchange.site().sessions().is_same(sessions)).map(|found| found.exchange.clone())
 }
 

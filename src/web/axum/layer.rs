@@ -3,6 +3,7 @@
 //! Invariants: a request reaches the handlers only when it was admitted, its session found and its token checked; an
 //! answer leaves only when what its request changed is on disk.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -103,8 +104,14 @@ impl SessionLayer {
     async fn begin(&self, parts: &mut Parts, body: Body) -> Result<(Exchange, Body), Response> {
         let admitted = self.site.admit(&self.facts(parts)).map_err(IntoResponse::into_response)?;
         let exchange = open(admitted).await.map_err(IntoResponse::into_response)?;
-        let (field, body) = self.form_token(&exchange, parts, body).await.map_err(IntoResponse::into_response)?;
-        exchange.check_token(field.as_deref()).map_err(IntoResponse::into_response)?;
+        if exchange.wants_form_token() && is_form(&parts.headers) {
+            // Boxed, so that the futures of all other requests stay small.
+            let read = Box::pin(self.form_token(exchange.site(), body)).await;
+            let (field, body) = read.map_err(IntoResponse::into_response)?;
+            exchange.check_token(field.as_deref()).map_err(IntoResponse::into_response)?;
+            return Ok((exchange, body));
+        }
+        exchange.check_token(None).map_err(IntoResponse::into_response)?;
         Ok((exchange, body))
     }
 
@@ -113,16 +120,8 @@ impl SessionLayer {
         if self.is_passive.is_some_and(|is_passive| is_passive(&parts.headers)) { facts.passive() } else { facts }
     }
 
-    /// The token in a posted form, where no header has one; and the body as it was.
-    async fn form_token(
-        &self,
-        exchange: &Exchange,
-        parts: &Parts,
-        body: Body,
-    ) -> Result<(Option<String>, Body), Refusal> {
-        if !exchange.wants_form_token() || !is_form(&parts.headers) {
-            return Ok((None, body));
-        }
+    /// The token in a posted form, and the form as it was.
+    async fn form_token(&self, site: &Site, body: Body) -> Result<(Option<String>, Body), Refusal> {
         let read = Limited::new(body, self.form_bytes_max).collect().await;
         let bytes = read.map(http_body_util::Collected::to_bytes).map_err(|error| {
             if error.is::<LengthLimitError>() {
@@ -131,9 +130,9 @@ impl SessionLayer {
                 Refusal::new(400, "body", "the request's body ended early")
             }
         })?;
-        let field = exchange.site().token_field();
+        let field = site.token_field();
         let mut tokens = form_urlencoded::parse(&bytes).filter(|(name, _)| name == field).map(|(_, value)| value);
-        let token = tokens.next().filter(|_| tokens.next().is_none()).map(std::borrow::Cow::into_owned);
+        let token = tokens.next().filter(|_| tokens.next().is_none()).map(Cow::into_owned);
         Ok((token, Body::from(bytes)))
     }
 }
@@ -161,12 +160,16 @@ fn is_form(headers: &HeaderMap) -> bool {
 }
 
 /// The disk is read off the threads that run futures.
+async fn read(admitted: Box<Admitted>) -> Result<Exchange> {
+    tokio::task::spawn_blocking(move || admitted.open())
+        .await
+        .map_err(|cause| Error::new(ErrorKind::Closed, "a session could not be read").because(cause))?
+}
+
 async fn open(admitted: Admitted) -> Result<Exchange> {
     match admitted.open_in_memory()? {
         Opened::Ready(exchange) => Ok(exchange),
-        Opened::OnDisk(admitted) => tokio::task::spawn_blocking(move || admitted.open())
-            .await
-            .map_err(|cause| Error::new(ErrorKind::Closed, "a session could not be read").because(cause))?,
+        Opened::OnDisk(admitted) => Box::pin(read(admitted)).await,
     }
 }
 
@@ -180,8 +183,11 @@ async fn finish(exchange: &Exchange, response: Response) -> Result<Response> {
     let sets_cookie = ours.iter().any(|(name, _)| *name == "set-cookie");
     let headers = response.headers_mut();
     for (name, value) in ours {
-        let value = HeaderValue::try_from(value)
-            .map_err(|cause| Error::new(ErrorKind::Invalid, "a cookie does not fit a header").because(cause))?;
+        let value = match value {
+            Cow::Borrowed(text) => HeaderValue::from_static(text),
+            Cow::Owned(text) => HeaderValue::try_from(text)
+                .map_err(|cause| Error::new(ErrorKind::Invalid, "a cookie does not fit a header").because(cause))?,
+        };
         match name {
             "cache-control" if keeps_caches_away(headers, sets_cookie) => {}
             "cache-control" => drop(headers.insert(header::CACHE_CONTROL, value)),
@@ -242,14 +248,17 @@ where
             let (mut parts, body) = request.into_parts();
             let body = Body::new(body);
             let outer = parts.extensions.get::<Current>().cloned();
-            let around: Vec<&Site> = Current::chain(&parts.extensions).map(|current| current.exchange.site()).collect();
-            if around.iter().any(|site| site.sessions().is_same(layer.site.sessions())) {
-                let response = inner.call(Request::from_parts(parts, body)).await?;
-                return Ok(response.map(Body::new));
-            }
-            if around.iter().any(|site| site.cookie_name() == layer.site.cookie_name()) {
-                let reason = "two stores cover this route under one cookie name; give one of them a name of its own";
-                return Ok(Refusal::new(500, "internal", reason).into_response());
+            if let Some(outer) = &outer {
+                let mut around = outer.around().map(|current| current.exchange.site());
+                if around.any(|site| site.sessions().is_same(layer.site.sessions())) {
+                    let response = inner.call(Request::from_parts(parts, body)).await?;
+                    return Ok(response.map(Body::new));
+                }
+                if outer.around().any(|current| current.exchange.site().cookie_name() == layer.site.cookie_name()) {
+                    let reason =
+                        "two stores cover this route under one cookie name; give one of them a name of its own";
+                    return Ok(Refusal::new(500, "internal", reason).into_response());
+                }
             }
             let (exchange, body) = match layer.begin(&mut parts, body).await {
                 Ok(begun) => begun,

@@ -189,7 +189,7 @@ fn only_who_ends_a_session_has_the_cookie_removed() {
     here.session().unwrap().destroy().unwrap().blocking_wait().unwrap();
     let headers = here.headers().unwrap();
     let removal = format!("{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0", site.cookie_name());
-    assert!(headers.contains(&("set-cookie", removal)), "{headers:?}");
+    assert!(headers.contains(&("set-cookie", removal.into())), "{headers:?}");
     assert_eq!(late.set(VISITS, &1).unwrap_err().kind(), dwell::ErrorKind::Gone);
     assert_eq!(cookie_of(&there), None);
     let dead = open(&site, "GET", &[("Cookie", &cookie)]);
@@ -219,7 +219,7 @@ fn only_remembered_cookies_outlive_the_browser_and_no_longer_than_the_session() 
     let set_cookie = |who: SignIn| {
         let exchange = open(&site, "GET", &[]);
         exchange.session_for_sign_in().sign_in(who).unwrap().blocking_wait().unwrap();
-        exchange.headers().unwrap().into_iter().find(|(name, _)| *name == "set-cookie").unwrap().1
+        exchange.headers().unwrap().into_iter().find(|(name, _)| *name == "set-cookie").unwrap().1.into_owned()
     };
     let plain = set_cookie(SignIn::new("ada"));
     assert!(plain.starts_with("__Host-Http-id=sid_s1"), "{plain}");
