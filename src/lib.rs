@@ -41,18 +41,21 @@
 //! - **The disk alone gives nothing away that opens a session.** Data is sealed under a key that takes the visitor's
 //!   token and the server's key file together.
 //!
-//! A draft so far: the format on disk may change, the web layer (cookies, frameworks) is not there yet, and after a crash
-//! an idle session may end early. [`guide::operations`] says how early.
+//! A draft so far: the format on disk may change, and after a crash an idle session may end early.
+//! [`guide::operations`] says how early.
 //!
 //! # Where to read on
 //!
-//! Using it: [`Field`], [`Session`], [`Sessions`], [`SignIn`], [`Options`], [`ErrorKind`]. The example `no_framework` is
-//! a whole site on a synchronous HTTP server. Running it: [`guide::operations`] and [`guide::security`]. How it works:
+//! Using it: [`Field`], [`Session`], [`Sessions`], [`SignIn`], [`Options`], [`ErrorKind`]. On the web: [`web`] for a server
+//! of your own, and the module `axum` with that feature; the example `no_framework` is a whole site on a synchronous HTTP
+//! server, `axum` one with that framework. Running it: [`guide::operations`] and [`guide::security`]. How it works:
 //! [`guide::architecture`], then the source in the order it names there.
 //!
 //! # Features
 //!
 //! - `json` (on by default): [`Field::json`], for types that the compact format cannot carry.
+//! - `axum`: a layer for routers, extractors for handlers, errors as responses.
+//! - `cli`: the `dwell` binary with its demo application.
 //! - `sim`: a simulated directory with power cuts, for testing the engine itself. Not covered by semantic versioning.
 #![forbid(unsafe_code)]
 
@@ -96,6 +99,6 @@ pub use time::{Clock, ManualClock, Timestamp};
 pub use token::{SessionId, Token};
 
 /// The code in the README compiles.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
