@@ -6,16 +6,31 @@ use dwell::{SessionId, SessionInfo, Timestamp};
 
 pub(crate) const STYLE: &str = include_str!("style.css");
 
-pub(crate) const SIGN_IN: &str = "<h1>Who are you?</h1><form class=\"sign-in\" method=\"post\" action=\"/sign-in\">\
-    <label>Name <input name=\"name\" required autofocus maxlength=\"60\" autocomplete=\"username\"></label>\
-    <label>Password <input name=\"password\" type=\"password\" required autocomplete=\"current-password\"></label>\
-    <button>Sign in</button><small>Any name will do; the password is <code>dwell</code>.</small></form>";
+/// What everybody else sees.
+pub(crate) fn sign_in(notice: &str, token_field: &str) -> String {
+    format!(
+        "<h1>Who are you?</h1>{notice}<form class=\"sign-in\" method=\"post\" action=\"/sign-in\">{token_field}\
+         <label>Name <input name=\"name\" required autofocus maxlength=\"60\" autocomplete=\"username\"></label>\
+         <label>Password <input name=\"password\" type=\"password\" required autocomplete=\"current-password\"></label>\
+         <button>Sign in</button><small>Any name will do; the password is <code>dwell</code>.</small></form>"
+    )
+}
+
+/// Why a request was refused.
+pub(crate) fn refusal(reason: &str) -> String {
+    format!("<p class=\"wrong\">That did not work: {}.</p><p><a href=\"/\">Go on</a></p>", escape(reason))
+}
+
+/// A field of a form that nobody sees.
+pub(crate) fn hidden(name: &str, value: &str) -> String {
+    format!("<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escape(value))
+}
 
 /// What a signed-in visitor sees.
 pub(crate) struct Home {
     pub(crate) name: String,
     pub(crate) visits: u32,
-    pub(crate) form_token: String,
+    pub(crate) token_field: String,
     pub(crate) created: Option<Timestamp>,
     pub(crate) idle_left: Option<Duration>,
     pub(crate) life_left: Option<Duration>,
@@ -53,11 +68,8 @@ impl Home {
     }
 
     fn button(&self, action: &str, id: &str, label: &str) -> String {
-        format!(
-            "<form method=\"post\" action=\"{action}\"><input type=\"hidden\" name=\"form_token\" value=\"{}\">\
-             <input type=\"hidden\" name=\"id\" value=\"{id}\"><button>{label}</button></form>",
-            escape(&self.form_token),
-        )
+        let fields = self.token_field.clone() + &hidden("id", id);
+        format!("<form method=\"post\" action=\"{action}\">{fields}<button>{label}</button></form>")
     }
 
     fn deadline(&self, left: Option<Duration>) -> String {

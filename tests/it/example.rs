@@ -69,13 +69,19 @@ impl Site {
         answer
     }
 
+    /// Sends a form as a browser does from our own page.
+    fn submit(&self, path: &str, cookie: &str, body: &str) -> String {
+        self.post(path, &format!("Origin: http://{}\r\nCookie: {cookie}\r\n", self.address), body)
+    }
+
     /// Signs in as a browser does, and returns the cookie.
     fn sign_in(&self, name: &str) -> String {
-        let origin = format!("Origin: http://{}\r\nUser-Agent: test of {name}\r\n", self.address);
-        let answer = self.post("/sign-in", &origin, &format!("name={name}&password=dwell"));
+        let form = format!("name={name}&password=dwell&csrf={}", token(&self.get("")));
+        let answer = self.submit("/sign-in", "", &form);
         assert!(answer.starts_with("HTTP/1.1 303 "), "{answer}");
-        let cookie = between(&answer, "Set-Cookie: ", "\r\n");
-        assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{cookie}");
+        assert!(answer.contains("cache-control: no-store\r\n"), "{answer}");
+        let cookie = between(&answer, "set-cookie: ", "\r\n");
+        assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{cookie}");
         cookie.split(';').next().unwrap().to_owned()
     }
 }
@@ -90,8 +96,8 @@ fn visits(page: &str) -> u32 {
     between(page, "Visit number <b>", "<").parse().unwrap()
 }
 
-fn form_token(page: &str) -> String {
-    between(page, "name=\"form_token\" value=\"", "\"").to_owned()
+fn token(page: &str) -> String {
+    between(page, "name=\"csrf\" value=\"", "\"").to_owned()
 }
 
 fn home() -> (tempfile::TempDir, PathBuf) {
@@ -121,10 +127,14 @@ fn a_visitor_of_the_example_stays_signed_in_when_it_is_killed() {
     let life = between(&page, "<dt>Ends in any case</dt><dd>", "</dd>");
     assert!(life.contains("in 11 h 5") || life.contains("in 12 h 0 min 0 s"), "twelve hours are running: {life}");
 
-    let answer = site.post("/sign-out", &format!("Cookie: {cookie}\r\n"), "form_token=made-up");
-    assert!(answer.starts_with("HTTP/1.1 403 ") && site.get(&cookie).contains("Hello, ada"), "{answer}");
-    let body = format!("form_token={}", form_token(&page));
+    for made_up in ["made-up", "sid_c1_", "", &token(&site.get(""))] {
+        let answer = site.submit("/sign-out", &cookie, &format!("csrf={made_up}"));
+        assert!(answer.starts_with("HTTP/1.1 403 ") && site.get(&cookie).contains("Hello, ada"), "{answer}");
+    }
+    let body = format!("csrf={}", token(&page));
     let answer = site.post("/sign-out", &format!("Cookie: {cookie}\r\n"), &body);
+    assert!(answer.starts_with("HTTP/1.1 403 "), "a cookie, and nothing says which page it comes from: {answer}");
+    let answer = site.submit("/sign-out", &cookie, &body);
     assert!(answer.starts_with("HTTP/1.1 303 ") && answer.contains("Max-Age=0"), "{answer}");
     assert!(site.get(&cookie).contains("Who are you?"));
     drop(site);
@@ -138,23 +148,37 @@ fn a_visitor_of_the_example_stays_signed_in_when_it_is_killed() {
 fn the_example_refuses_what_comes_from_another_site() {
     let (_home, data) = home();
     let (site, _) = Site::start(&data);
-    let body = "name=ada&password=dwell";
+    let body = format!("name=ada&password=dwell&csrf={}", token(&site.get("")));
     let port = site.address.rsplit_once(':').unwrap().1;
-    for headers in [
-        "Origin: http://evil.example\r\n".to_owned(),
-        "Origin: null\r\n".to_owned(),
-        format!("Origin: https://{}\r\n", site.address),
-        "Sec-Fetch-Site: cross-site\r\n".to_owned(),
-        "Sec-Fetch-Site: same-site\r\n".to_owned(),
-        format!("Host: evil.example:{port}\r\nOrigin: http://evil.example:{port}\r\n"),
+    for (status, headers) in [
+        (403, "Origin: http://evil.example\r\n".to_owned()),
+        (403, "Origin: null\r\n".to_owned()),
+        (403, format!("Origin: https://{}\r\n", site.address)),
+        (403, "Sec-Fetch-Site: cross-site\r\n".to_owned()),
+        (403, "Sec-Fetch-Site: same-site\r\n".to_owned()),
+        (421, format!("Host: evil.example:{port}\r\nOrigin: http://evil.example:{port}\r\n")),
+        (421, "Host: localhost:1\r\n".to_owned()),
     ] {
-        let answer = site.post("/sign-in", &headers, body);
-        assert!(answer.starts_with("HTTP/1.1 403 ") && !answer.contains("Set-Cookie"), "{headers}: {answer}");
+        let answer = site.post("/sign-in", &headers, &body);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}: {answer}");
+        assert!(!answer.contains("set-cookie"), "{headers}: {answer}");
     }
-    let cookie = site.sign_in("ada");
-    let twice = site.get(&format!("{cookie}; {cookie}"));
-    assert!(twice.contains("Who are you?"), "two cookies of one name: somebody planted one");
+    let answer = site.submit("/sign-in", "", "name=ada&password=dwell");
+    assert!(answer.starts_with("HTTP/1.1 403 "), "a sign-in shows the token of the page, too: {answer}");
+    let (cookie, planted) = (site.sign_in("ada"), site.sign_in("eve"));
+    let two = site.get(&format!("{cookie}; {planted}"));
+    assert!(two.contains("Who are you?"), "two live sessions: somebody planted one");
     assert!(site.get(&format!("other=1; {cookie}")).contains("Hello, ada"));
+}
+
+#[test]
+fn a_page_without_a_session_says_nothing_about_one() {
+    let (_home, data) = home();
+    let (site, _) = Site::start(&data);
+    let style = site.request("GET /style.css HTTP/1.1\r\n", "");
+    assert!(style.starts_with("HTTP/1.1 200 ") && !style.contains("no-store") && !style.contains("vary"), "{style}");
+    let page = site.get("");
+    assert!(page.contains("cache-control: no-store\r\n") && !page.contains("set-cookie"), "{page}");
 }
 
 #[test]
@@ -165,10 +189,13 @@ fn a_visitor_of_the_example_ends_their_own_sessions_only() {
     let page = site.get(&eve);
     assert!(page.contains("Hello, &#60;b&#62;eve") && !page.contains("<b>eve"), "{page}");
     let eves = between(&page, "name=\"id\" value=\"", "\"").to_owned();
-    let body = format!("form_token={}&id={eves}", form_token(&site.get(&here)));
-    site.post("/end", &format!("Cookie: {here}\r\n"), &body);
+    let body = format!("csrf={}&id={eves}", token(&site.get(&here)));
+    assert!(site.submit("/end", &here, &body).starts_with("HTTP/1.1 303 "));
     assert!(site.get(&eve).contains("Hello, "), "a handle of somebody else's ends nothing");
-    site.post("/end-others", &format!("Cookie: {here}\r\n"), &body);
+    assert!(site.submit("/end-others", &here, &body).starts_with("HTTP/1.1 303 "));
     assert!(site.get(&there).contains("Who are you?"));
     assert!(site.get(&here).contains("Hello, ada") && site.get(&eve).contains("Hello, "));
+    let answer = site.submit("/end", &eve, &format!("csrf={}&id={eves}", token(&site.get(&eve))));
+    assert!(answer.starts_with("HTTP/1.1 303 ") && answer.contains("Max-Age=0"), "one's own ends: {answer}");
+    assert!(site.get(&eve).contains("Who are you?"));
 }
