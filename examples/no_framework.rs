@@ -75,14 +75,13 @@ impl App {
     }
 
     fn exchange(&self, request: &mut Request) -> Result<Answer, Refusal> {
-        let exchange = self.site.admit(&self.facts(request))?.open().map_err(logged)?;
+        let exchange = self.site.admit(&self.facts(request))?.open()?;
         let form = form(request);
         let answer = match exchange.check_token(Some(value(&form, self.site.token_field()))) {
-            Ok(()) => self.answer(&exchange, request, &form).unwrap_or_else(|error| refused(&logged(error))),
+            Ok(()) => self.answer(&exchange, request, &form).unwrap_or_else(|error| refused(&error.into())),
             Err(refusal) => refused(&refusal),
         };
-        exchange.save().and_then(|receipt| receipt.map_or(Ok(()), Receipt::blocking_wait)).map_err(logged)?;
-        let ours = exchange.headers().map_err(logged)?;
+        let ours = exchange.finish_blocking()?;
         Ok(ours.iter().fold(answer, |answer, (name, value)| answer.with_header(header(name, value))))
     }
 
@@ -183,16 +182,11 @@ fn value<'a>(form: &'a Form, name: &str) -> &'a str {
     form.iter().find(|(other, _)| other == name).map_or("", |(_, value)| value)
 }
 
-/// What a client is told of an error; the operator is told all of it.
-fn logged(error: dwell::Error) -> Refusal {
-    let refusal = Refusal::from(&error);
-    if refusal.status() >= 500 {
-        eprintln!("{error:#}");
-    }
-    refusal
-}
-
+/// A client is told what to do about it; the operator is told the cause.
 fn refused(refusal: &Refusal) -> Answer {
+    if let Some(cause) = refusal.cause().filter(|_| refusal.status() >= 500) {
+        eprintln!("{cause:#}");
+    }
     let answer = page(refusal.status(), &html::refusal(refusal.reason()));
     let retry = refusal.retry_after().map(|seconds| header("Retry-After", &seconds.to_string()));
     retry.into_iter().fold(answer, Answer::with_header)

@@ -347,6 +347,17 @@ impl Exchange {
         session.save().map(Some)
     }
 
+    /// [`save`](Self::save) and [`headers`](Self::headers) for programs that may block.
+    ///
+    /// # Errors
+    /// As both; from the disk also [`Unknown`](ErrorKind::Unknown).
+    pub fn finish_blocking(&self) -> Result<Vec<(&'static str, Cow<'static, str>)>> {
+        if let Some(receipt) = self.save()? {
+            receipt.blocking_wait()?;
+        }
+        self.headers()
+    }
+
     /// The headers that the answer needs: the new cookie or the one that removes it, and that nothing between here and
     /// the browser may keep the answer. Names are in lower case.
     ///

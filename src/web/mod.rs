@@ -2,7 +2,7 @@
 //!
 //! What lives here: [`Site`] (how browsers reach the application, and what follows from that), [`Request`] (what of a
 //! request matters), [`Exchange`] (its session and what to answer). No sockets, no framework, no threads: an adapter
-//! such as [`dwell::axum`](crate::axum) is a thin shell around this, and a program with its own server calls it itself:
+//! such as `dwell::axum` is a thin shell around this, and a program with its own server calls it itself:
 //!
 //! ```
 //! use dwell::{Field, web::{Request, Site}};
@@ -18,8 +18,7 @@
 //! let exchange = site.admit(&request)?.open()?;
 //! exchange.check_token(None)?;
 //! let visits = exchange.session_or_new()?.update(VISITS, |n| { *n += 1; *n })?;
-//! exchange.save()?.map_or(Ok(()), dwell::Receipt::blocking_wait)?;
-//! for (name, value) in exchange.headers()? {
+//! for (name, value) in exchange.finish_blocking()? { // what changed is on disk now
 //!     println!("{name}: {value}"); // to the client, with the page
 //! }
 //! # assert_eq!(visits, 1);

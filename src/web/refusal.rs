@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 
@@ -17,19 +18,21 @@ use crate::error::{Error, ErrorKind};
 /// let refusal = Refusal::from(&error);
 /// assert_eq!((refusal.status(), refusal.code()), (422, "invalid"));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Refusal {
     status: u16,
     code: &'static str,
     reason: Cow<'static, str>,
     retry_after: Option<u32>,
+    /// For the log, never for the client.
+    cause: Option<Arc<Error>>,
 }
 
 impl Refusal {
     /// A refusal of the application's own, in the same form.
     #[must_use]
     pub fn new(status: u16, code: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, reason: reason.into(), retry_after: None }
+        Self { status, code, reason: reason.into(), retry_after: None, cause: None }
     }
 
     /// The HTTP status.
@@ -54,6 +57,21 @@ impl Refusal {
     #[must_use]
     pub const fn retry_after(&self) -> Option<u32> {
         self.retry_after
+    }
+
+    /// The error behind it, where there is one: for a log, as a client is told no causes.
+    #[must_use]
+    pub const fn cause(&self) -> Option<&Arc<Error>> {
+        self.cause.as_ref()
+    }
+
+    /// The headers that its answer needs, besides those of the exchange. Names are in lower case.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&'static str, Cow<'static, str>)> {
+        let mut headers =
+            vec![("cache-control", Cow::Borrowed("no-store")), ("x-content-type-options", Cow::Borrowed("nosniff"))];
+        headers.extend(self.retry_after.map(|seconds| ("retry-after", Cow::Owned(seconds.to_string()))));
+        headers
     }
 
     const fn retry(mut self, seconds: u32) -> Self {
@@ -85,10 +103,12 @@ impl Refusal {
         Self::new(403, "companion", "the request lacks the secret that goes with the session's cookie")
     }
 
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "extractors say it"))]
     pub(super) fn sign_in_required() -> Self {
         Self::new(401, "sign_in_required", "this needs a sign-in")
     }
 
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "extractors say it"))]
     pub(super) fn not_fresh() -> Self {
         Self::new(401, "reauthentication_required", "this needs a password that was given a moment ago")
     }
@@ -122,7 +142,8 @@ impl From<&Error> for Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self::from(&error)
+        let refusal = Self::from(&error);
+        Self { cause: Some(Arc::new(error)), ..refusal }
     }
 }
 
@@ -132,7 +153,11 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for Refusal {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
 
 #[cfg(test)]
 mod tests {

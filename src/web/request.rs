@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 pub struct Request<'a> {
     pub(super) is_safe: bool,
     pub(super) is_passive: bool,
+    /// It opens a channel that writes: a web socket begins with a `GET`.
+    pub(super) is_socket: bool,
     pub(super) target: Option<&'a str>,
     pub(super) local: Option<SocketAddr>,
     pub(super) peer: Option<SocketAddr>,
@@ -62,6 +64,7 @@ impl<'a> Request<'a> {
         Self {
             is_safe: matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE"),
             is_passive: false,
+            is_socket: false,
             target: None,
             local: None,
             peer: None,
@@ -114,6 +117,7 @@ impl<'a> Request<'a> {
             4 if is("host") => self.host.add(value),
             6 if is("cookie") => self.cookies.push(value),
             6 if is("origin") => self.origin.add(value),
+            7 if is("upgrade") => self.is_socket = true,
             9 if is("forwarded") => self.forwarded.add(value),
             10 if is("user-agent") => self.user_agent.add(value),
             14 if is("sec-fetch-site") => self.fetch_site.add(value),

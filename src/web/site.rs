@@ -214,8 +214,8 @@ impl Site {
         self.asked_host(request).map(drop)
     }
 
-    /// Whether the request may go on to its session: it names a host of ours, and, if it may change something, comes
-    /// from a page of ours. Works on the request alone: no look-up, no disk.
+    /// Whether the request may go on to its session: it names a host of ours, and, if it may change something or opens a
+    /// web socket, comes from a page of ours. Works on the request alone: no look-up, no disk.
     ///
     /// # Errors
     /// A [`Refusal`] with status 400, 403 or 421.
@@ -225,7 +225,7 @@ impl Site {
         for value in cookie::values(request.cookies.iter().copied(), self.cookie_name()) {
             candidates.add(value);
         }
-        if !request.is_safe {
+        if !request.is_safe || request.is_socket {
             self.check_page(request, &host, candidates.cookie_sent)?;
         }
         Ok(Admitted {
@@ -263,6 +263,8 @@ impl Site {
         match request.origin {
             Line::Once(origin) if host::is_own_origin(origin, self.0.hosts.scheme, host) => Ok(()),
             Line::Once(_) | Line::Repeated => Err(Refusal::foreign_page()),
+            // Browsers never leave it out of a handshake, and no token follows.
+            Line::Absent if request.is_socket => Err(Refusal::no_origin()),
             Line::Absent if request.fetch_site == Line::Absent && cookie_sent => Err(Refusal::no_origin()),
             Line::Absent => Ok(()),
         }

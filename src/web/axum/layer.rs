@@ -175,10 +175,16 @@ async fn open(admitted: Admitted) -> Result<Exchange> {
 
 /// Waits for the request's changes, then adds what the answer needs.
 async fn finish(exchange: &Exchange, response: Response) -> Result<Response> {
-    if let Some(receipt) = exchange.save()? {
-        receipt.await?;
-    }
-    let mut response = response;
+    let saved = match exchange.save() {
+        Ok(Some(receipt)) => receipt.await,
+        saved => saved.map(drop),
+    };
+    let mut response = match saved {
+        Ok(()) => response,
+        // The session goes on, and a token that it got in this request is the only one that opens it.
+        Err(error) if error.kind() != ErrorKind::Gone => error.into_response(),
+        Err(error) => return Err(error),
+    };
     let ours = exchange.headers()?;
     let sets_cookie = ours.iter().any(|(name, _)| *name == "set-cookie");
     let headers = response.headers_mut();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::axum::body::Body;
-use ::axum::http::{HeaderValue, StatusCode, header};
+use ::axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use ::axum::response::{IntoResponse, Response};
 
 use crate::error::Error;
@@ -16,10 +16,11 @@ impl IntoResponse for Refusal {
         *response.status_mut() = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some(seconds) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        for (name, value) in self.headers() {
+            headers.extend(HeaderValue::try_from(&*value).ok().map(|value| (HeaderName::from_static(name), value)));
+        }
+        if let Some(cause) = self.cause() {
+            response.extensions_mut().insert(Arc::clone(cause));
         }
         response
     }
@@ -27,8 +28,6 @@ impl IntoResponse for Refusal {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let mut response = Refusal::from(&self).into_response();
-        response.extensions_mut().insert(Arc::new(self));
-        response
+        Refusal::from(self).into_response()
     }
 }

@@ -144,6 +144,21 @@ fn pages_of_others_change_nothing() {
 }
 
 #[test]
+fn a_web_socket_is_opened_by_own_pages_only() {
+    let site = Site::development(sessions());
+    let status = |lines: Lines<'_>| {
+        let upgrade = ("Upgrade", "websocket");
+        let all: Vec<_> = [upgrade].into_iter().chain(lines.iter().copied()).collect();
+        site.admit(&request("GET", &all)).map_or_else(|refusal| refusal.status(), |_| 200)
+    };
+    assert_eq!(status(&[("Origin", "http://localhost:3000")]), 200);
+    assert_eq!(status(&[]), 403);
+    assert_eq!(status(&[("Sec-Fetch-Site", "same-origin")]), 403);
+    assert_eq!(status(&[("Origin", "http://localhost:3001")]), 403);
+    assert_eq!(status(&[("Origin", "http://evil.example")]), 403);
+}
+
+#[test]
 fn a_signed_in_cookie_alone_opens_nothing_on_localhost() {
     let clock = ManualClock::new();
     let site = Site::localhost(Options::new().clock(clock.clone()).in_memory().unwrap());
