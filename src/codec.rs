@@ -2,7 +2,7 @@
 //!
 //! What lives here: [`Codec`] and the two functions [`encode`] and [`decode`]. This is the only file that
 //! names the foreign formats; each stored value carries its codec as one byte, so a format can be added, or
-//! given up, without touching the values that are already stored.
+//! given up, without touching the values that are already stored. bincode writes; `compact.rs` reads what it wrote.
 //!
 //! What it may know: serde, the two formats and [`Error`]. It knows no names, versions, records or keys.
 //!
@@ -15,8 +15,8 @@
 //! - An error of [`decode`] has no cause: serde's messages quote what they read, and an error never carries a
 //!   value of a session. An error of [`encode`] does carry it, for it speaks of the caller's own argument.
 //!
-//! What is bounded: the input; the bytes that one length prefix can ask for (a text or byte string at most
-//! [`DECODED_BYTES_MAX`], any other collection grows with what is really there); the nesting of JSON (128, the
+//! What is bounded: the input; the memory that one length prefix can ask for (a text or byte string is copied only
+//! once its bytes are there, any other collection grows with what is really there); the nesting of JSON (128, the
 //! default of its parser). What is not: a collection of zero-sized elements takes no input for each element,
 //! so its count is only bounded by the prefix, and a type that holds itself nests in bincode as deep as the
 //! input is long. The application chose both types and wrote the bytes; they can only meet bytes of another
@@ -25,10 +25,13 @@
 //! On a crash or panic: nothing is kept here. A panic in the application's `Serialize` or `Deserialize`
 //! passes through.
 
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bincode::error::{DecodeError, EncodeError};
+mod compact;
+
+use bincode::config::{Configuration, LittleEndian, Varint};
+use bincode::error::EncodeError;
 use serde::{Deserialize, Serialize};
 
+use self::compact::Compact;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The format of one stored value. The numbers are on disk: never change or reuse one.
@@ -100,20 +103,12 @@ fn bincode_into<T: Serialize + ?Sized>(sink: &mut Sink, value: &T) -> Result<()>
 }
 
 fn bincode_from<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
-    match bincode::serde::borrow_decode_from_slice(bytes, CONFIG) {
-        Ok((value, used)) if used == bytes.len() => Ok(value),
+    let mut input = Compact::new(bytes);
+    match T::deserialize(&mut input) {
+        Ok(value) if input.is_at_end() => Ok(value),
         Ok(_) => Err(refused("failed to decode a value: bytes follow its end")),
-        Err(error) => Err(bincode_refused(&error)),
+        Err(fault) => Err(refused(fault.message())),
     }
-}
-
-fn bincode_refused(error: &DecodeError) -> Error {
-    refused(match error {
-        DecodeError::UnexpectedEnd { .. } => "failed to decode a value: it ends early",
-        DecodeError::LimitExceeded => "failed to decode a value: a length in it is over the limit",
-        DecodeError::Serde(_) => "failed to decode a value: its type needs the self-describing codec",
-        _ => "failed to decode a value: it is not of this type",
-    })
 }
 
 #[cfg(feature = "json")]
@@ -190,17 +185,11 @@ impl std::io::Write for Sink {
 /// The longest encoded value. A session is small; anything larger belongs in the application's own storage.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 
-/// The limit of bincode's decoder, which counts the width of each number in memory and not its encoded
-/// width: a `u128` counts 16 where it may take 1. With the limit of the encoded bytes here, a long list of
-/// small numbers could be stored and never be read again; `whatever_encodes_decodes` holds that.
-const DECODED_BYTES_MAX: usize = VALUE_BYTES_MAX * size_of::<u128>();
-
 /// Room for an ordinary value, so that encoding it does not grow its buffer.
 const SINK_BYTES: usize = 256;
 
 /// Little-endian, variable-width integers. It is part of the format on disk.
-const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODED_BYTES_MAX>> =
-    bincode::config::standard().with_limit::<DECODED_BYTES_MAX>();
+const CONFIG: Configuration<LittleEndian, Varint> = bincode::config::standard();
 
 #[cfg(test)]
 mod tests {
@@ -541,7 +530,65 @@ mod tests {
         );
     }
 
+    /// What bincode itself makes of the bytes. Its limit counts the width of each number in memory, at most 16 times
+    /// its encoded width.
+    fn by_bincode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+        let config = CONFIG.with_limit::<{ VALUE_BYTES_MAX * size_of::<u128>() }>();
+        let (value, used) = bincode::serde::borrow_decode_from_slice(bytes, config).ok()?;
+        (used == bytes.len()).then_some(value)
+    }
+
+    #[track_caller]
+    fn agree<'a, T: Deserialize<'a> + PartialEq + Debug>(bytes: &'a [u8]) {
+        assert_eq!(decode::<T>(Codec::Bincode, bytes).ok(), by_bincode::<T>(bytes), "{bytes:?}");
+    }
+
+    fn agree_on_all_types(bytes: &[u8]) {
+        agree::<(u8, u16, u32, u64, u128, usize)>(bytes);
+        agree::<(i8, i16, i32, i64, i128, isize)>(bytes);
+        agree::<(u16, i16)>(bytes);
+        agree::<(u32, i32)>(bytes);
+        agree::<(u64, i64)>(bytes);
+        agree::<(u128, i128)>(bytes);
+        agree::<(bool, char, Option<char>)>(bytes);
+        agree::<Vec<char>>(bytes);
+        agree::<(String, Vec<u16>)>(bytes);
+        agree::<(&str, &[u8])>(bytes);
+        agree::<BTreeMap<u8, Option<String>>>(bytes);
+        agree::<Vec<Role>>(bytes);
+        agree::<Profile>(bytes);
+    }
+
+    #[test]
+    fn it_reads_what_bincode_reads_and_nothing_else() {
+        for first in 0..=255 {
+            for rest in [&[][..], &[0], &[1, 0], &[0xFF; 3], &[7, 0, 0, 0], &[0x80; 8], &[0; 9], &[1; 16], &[250; 17]] {
+                agree_on_all_types(&[&[first], rest].concat());
+            }
+        }
+        for character in ['\0', '\x7F', 'é', '€', '😀'] {
+            let bytes = encode(Codec::Bincode, &character).unwrap();
+            agree::<char>(&bytes);
+            agree::<char>(&bytes[..bytes.len() - 1]);
+        }
+        for at in 0..PROFILE.len() {
+            for changed in [0, 1, 2, 127, 128, 250, 251, 252, 253, 254, 255] {
+                let mut bytes = PROFILE.to_vec();
+                bytes[at] = changed;
+                // Compared encoded, because a number that is none does not equal itself.
+                let encoded = |value: Profile| encode(Codec::Bincode, &value).unwrap();
+                let ours = decode::<Profile>(Codec::Bincode, &bytes).ok();
+                assert_eq!(ours.map(encoded), by_bincode::<Profile>(&bytes).map(encoded), "{bytes:?}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn it_agrees_with_bincode_on_any_bytes(bytes: Vec<u8>) {
+            agree_on_all_types(&bytes);
+        }
+
         #[test]
         fn any_bytes_give_a_value_or_an_error(bytes: Vec<u8>) {
             let _ = decode::<Profile>(Codec::Bincode, &bytes);
