@@ -19,7 +19,7 @@ use self::values::{encode, entry, read, undecodable};
 pub(crate) use self::visit::{Caller, Visit};
 use crate::codec::{self, Codec};
 use crate::engine::fields;
-use crate::engine::{Binding, Cell, Engine, Receipt, Rotate};
+use crate::engine::{Cell, Engine, Handle, Receipt, Rotate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::field::{Field, View};
 use crate::sign_in::{Class, SignIn};
@@ -49,15 +49,15 @@ use crate::token::Token;
 /// # Ok::<(), dwell::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Session(Arc<Binding>, Option<Arc<Visit>>);
+pub struct Session(Handle, Option<Arc<Visit>>);
 
 impl Session {
     pub(crate) fn fresh(engine: &Arc<Engine>) -> Self {
-        Self(Binding::fresh(engine), None)
+        Self(Handle::fresh(engine), None)
     }
 
-    pub(crate) fn loaded(cell: Arc<Cell>, generation: u32) -> Self {
-        Self(Binding::loaded(cell, generation), None)
+    pub(crate) const fn loaded(cell: Arc<Cell>, generation: u32) -> Self {
+        Self(Handle::loaded(cell, generation), None)
     }
 
     /// Notes for the layer that answers a request what the request does with this session.
@@ -65,7 +65,7 @@ impl Session {
         Self(self.0, Some(Arc::clone(visit)))
     }
 
-    pub(crate) fn binding(&self) -> &Arc<Binding> {
+    pub(crate) const fn handle(&self) -> &Handle {
         &self.0
     }
 
@@ -302,7 +302,7 @@ impl Session {
         if let Some(visit) = &self.1 {
             who = who.called_by(visit.caller());
         }
-        self.0.engine().sign_in(&self.0, &who.check()?)
+        self.0.engine().sign_in(self.0.binding(), &who.check()?)
     }
 
     /// Replaces the token and raises the session's generation: the old token, other handles and everything else bound
@@ -323,7 +323,7 @@ impl Session {
     /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn rotate(&self) -> Result<Receipt<Token>> {
-        self.0.engine().rotate(&self.0, Rotate::Plain)
+        self.0.engine().rotate(self.0.binding(), Rotate::Plain)
     }
 
     /// Notes that the person proved again who they are, by a method of the application's numbering, and
@@ -345,7 +345,7 @@ impl Session {
         if self.class()? != Class::Authenticated {
             return Err(Error::new(ErrorKind::Refused, "nobody is signed in"));
         }
-        self.0.engine().rotate(&self.0, Rotate::Reauthenticated { method })
+        self.0.engine().rotate(self.0.binding(), Rotate::Reauthenticated { method })
     }
 
     /// Ends the session, now in memory and on disk when the receipt is ready. Without a session it does nothing.
@@ -433,9 +433,9 @@ impl Session {
                 return cell.engine.change(&cell, generation, relaxed, edit);
             }
             let Some(data) = edit(&[])? else { return Ok(false) };
-            self.0.check_unclaimed()?;
+            self.0.binding().check_unclaimed()?;
             let (cell, token) = self.0.engine().begin(data)?;
-            if self.0.begin(Arc::clone(&cell), 0, token) {
+            if self.0.binding().begin(Arc::clone(&cell), 0, token) {
                 return Ok(true);
             }
             // A clone of this handle began the session first: ours is not needed, its edit applies to that one. It may

@@ -232,7 +232,7 @@ impl Sessions {
     /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn revoke_others(&self, session: &Session) -> Result<Receipt<usize>> {
-        let (cell, generation) = session.binding().require()?;
+        let (cell, generation) = session.handle().require()?;
         let (principal, class) = {
             let content = cell.lock();
             content.check(generation)?;

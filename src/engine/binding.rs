@@ -2,9 +2,10 @@
 //!
 //! It knows cells and tokens. Invariants: a binding's lock is taken before a cell's and never while another lock is
 //! held, except by its owner reading a cell; the writer moves a binding on when a sign-in or rotation has become
-//! durable, so a handle that signed in goes on as the new session.
+//! durable, so a handle that signed in goes on as the new session; all clones of a handle share its binding, which is
+//! made when the first of them needs to move or to be cloned.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -13,7 +14,77 @@ use super::cell::Cell;
 use crate::error::{Error, ErrorKind, Result};
 use crate::token::Token;
 
-/// What a handle works on.
+/// A handle: most only read what they were loaded for, and cost no allocation and no lock of their own.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    start: Start,
+    /// Counts instead of `start` once it is there.
+    binding: OnceLock<Arc<Binding>>,
+}
+
+/// What a handle works on until it has a binding.
+#[derive(Clone, Debug)]
+enum Start {
+    Fresh(Arc<Engine>),
+    Session(Arc<Cell>, u32),
+}
+
+impl Handle {
+    pub(crate) fn fresh(engine: &Arc<Engine>) -> Self {
+        Self { start: Start::Fresh(Arc::clone(engine)), binding: OnceLock::new() }
+    }
+
+    pub(crate) const fn loaded(cell: Arc<Cell>, generation: u32) -> Self {
+        Self { start: Start::Session(cell, generation), binding: OnceLock::new() }
+    }
+
+    /// What the handle can be moved by.
+    pub(crate) fn binding(&self) -> &Arc<Binding> {
+        self.binding.get_or_init(|| {
+            Arc::new(Binding(Mutex::new(match &self.start {
+                Start::Fresh(engine) => Bound::Fresh { engine: Arc::clone(engine), claim: Weak::new() },
+                Start::Session(cell, generation) => {
+                    Bound::Session { cell: Arc::clone(cell), generation: *generation, token: None }
+                }
+            })))
+        })
+    }
+
+    /// Runs `work` on the session, or returns the engine to make one with.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&Arc<Cell>, u32) -> T) -> std::result::Result<T, Arc<Engine>> {
+        match (self.binding.get(), &self.start) {
+            (Some(binding), _) => binding.with(work),
+            (None, Start::Session(cell, generation)) => Ok(work(cell, *generation)),
+            (None, Start::Fresh(engine)) => Err(Arc::clone(engine)),
+        }
+    }
+
+    /// The session, if there is one.
+    pub(crate) fn session(&self) -> Option<(Arc<Cell>, u32)> {
+        self.with(|cell, generation| (Arc::clone(cell), generation)).ok()
+    }
+
+    /// The session, or `Gone` where an operation makes no sense without one.
+    pub(crate) fn require(&self) -> Result<(Arc<Cell>, u32)> {
+        self.session().ok_or_else(Error::gone)
+    }
+
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        self.with(|cell, _| Arc::clone(&cell.engine)).unwrap_or_else(|engine| engine)
+    }
+
+    pub(crate) fn token(&self) -> Option<Token> {
+        self.binding.get()?.token()
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        Self { start: self.start.clone(), binding: OnceLock::from(Arc::clone(self.binding())) }
+    }
+}
+
+/// What a handle and its clones work on.
 #[derive(Debug)]
 pub(crate) struct Binding(Mutex<Bound>);
 
@@ -30,14 +101,6 @@ pub(crate) enum Bound {
 }
 
 impl Binding {
-    pub(crate) fn fresh(engine: &Arc<Engine>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Bound::Fresh { engine: Arc::clone(engine), claim: Weak::new() })))
-    }
-
-    pub(crate) fn loaded(cell: Arc<Cell>, generation: u32) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Bound::Session { cell, generation, token: None })))
-    }
-
     /// Moves the handle to a new session, or to its session's new generation.
     pub(crate) fn move_to(&self, cell: Arc<Cell>, generation: u32, token: Token) {
         let before = std::mem::replace(&mut *self.0.lock(), Bound::Session { cell, generation, token: Some(token) });
@@ -80,27 +143,14 @@ impl Binding {
         fresh
     }
 
-    /// Runs `work` on the session, or returns the engine to make one with.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&Arc<Cell>, u32) -> T) -> std::result::Result<T, Arc<Engine>> {
+    fn with<T>(&self, work: impl FnOnce(&Arc<Cell>, u32) -> T) -> std::result::Result<T, Arc<Engine>> {
         match &*self.0.lock() {
             Bound::Session { cell, generation, .. } => Ok(work(cell, *generation)),
             Bound::Fresh { engine, .. } => Err(Arc::clone(engine)),
         }
     }
 
-    /// The session, if there is one.
-    pub(crate) fn session(&self) -> Option<(Arc<Cell>, u32)> {
-        self.with(|cell, generation| (Arc::clone(cell), generation)).ok()
-    }
-
-    pub(crate) fn engine(&self) -> Arc<Engine> {
-        match &*self.0.lock() {
-            Bound::Session { cell, .. } => Arc::clone(&cell.engine),
-            Bound::Fresh { engine, .. } => Arc::clone(engine),
-        }
-    }
-
-    pub(crate) fn token(&self) -> Option<Token> {
+    fn token(&self) -> Option<Token> {
         match &*self.0.lock() {
             Bound::Session { token, .. } => token.clone(),
             Bound::Fresh { .. } => None,
@@ -109,7 +159,7 @@ impl Binding {
 
     /// The session, or `Gone` where an operation makes no sense without one.
     pub(crate) fn require(&self) -> Result<(Arc<Cell>, u32)> {
-        self.session().ok_or_else(Error::gone)
+        self.with(|cell, generation| (Arc::clone(cell), generation)).map_err(|_| Error::gone())
     }
 }
 

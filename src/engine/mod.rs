@@ -56,7 +56,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-pub(crate) use binding::Binding;
+pub(crate) use binding::Handle;
 pub(crate) use cell::{Cell, Content};
 pub(crate) use end::Spare;
 pub(crate) use group::{Rotate, SignInRequest};

@@ -9,13 +9,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Codec};
-use crate::engine::Binding;
+use crate::engine::Handle;
 use crate::engine::fields::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::field::{Field, Old};
 
 pub(super) fn read<T: DeserializeOwned>(
-    session: &Binding,
+    session: &Handle,
     field: Field<T>,
     entry: Option<Entry<'_>>,
 ) -> Result<Option<T>> {
@@ -35,7 +35,7 @@ pub(super) fn read<T: DeserializeOwned>(
 }
 
 /// Counts a value that does not decode, and makes it an error where the field wants that.
-pub(super) fn undecodable<T>(session: &Binding, field: Field<T>, entry: Entry<'_>) -> Result<()> {
+pub(super) fn undecodable<T>(session: &Handle, field: Field<T>, entry: Entry<'_>) -> Result<()> {
     session.engine().counters.note_undecodable(field.name(), entry.version);
     if field.is_strict() {
         let message = format!(
