@@ -60,6 +60,11 @@ impl EngineClock {
         }
     }
 
+    /// Time since the machine started, for measuring how long something takes.
+    pub(crate) fn since_boot(&self) -> Duration {
+        self.clock.since_boot()
+    }
+
     pub(crate) fn now_ms(&self) -> u64 {
         let passed = ms_of(self.clock.since_boot()).saturating_sub(self.origin_boot_ms);
         self.origin_engine_ms.saturating_add(passed)

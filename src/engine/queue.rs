@@ -76,7 +76,7 @@ pub(crate) struct Swept {
 pub(crate) type Waiter = Box<dyn FnOnce(Result<(), &Failure>) + Send>;
 
 /// Something to tell somebody who waits. Telling runs wakers, which are not ours, so it is done when the writer's turn
-/// is over and no lock is held.
+/// is over and no lock is held, by the writer's thread or, when there are many, by another.
 pub(crate) enum Answer {
     Waiter(Waiter, Result<(), Failure>),
     Group(Promise<Token>, Result<Token>),
@@ -89,6 +89,10 @@ pub(crate) struct Answers(Mutex<Vec<Answer>>);
 impl Answers {
     pub(crate) fn push(&self, answer: Answer) {
         self.0.lock().push(answer);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
     }
 
     /// Gives all answers, one by one.
@@ -107,7 +111,7 @@ impl Answers {
 
 impl fmt::Debug for Answers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answers").field("waiting", &self.0.lock().len()).finish()
+        f.debug_struct("Answers").field("waiting", &self.len()).finish()
     }
 }
 

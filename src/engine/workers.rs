@@ -1,8 +1,8 @@
-//! Workers: the threads around the writer's and the reaper's steps, and the end of both.
+//! Workers: the threads around the writer's and the reaper's steps, the one that tells waiters, and the end of all.
 //!
-//! It knows the machines and the bells. Invariants: a worker waits only for its bell, with a deadline; a panic in a
-//! step poisons the engine and ends the thread; closing stops intake, lets both finish, writes what is left and closes
-//! the file; it happens once, whoever asks first.
+//! It knows the machines and the bells. Invariants: a worker waits only for its bell; a panic in a step poisons the
+//! engine and ends the thread; closing stops intake, lets all finish, writes what is left, gives what answers are left
+//! and closes the file; it happens once, whoever asks first.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,6 +15,13 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The longest sleep of a worker: a clock that jumps is noticed at least this soon.
 const NAP_MAX: Duration = Duration::from_secs(3600);
+/// Answers that the writer gives itself, and the time that a batch may take for each answer if another thread is to give
+/// them. Telling somebody takes about 20 us, and whoever is told soon asks again. Where a commit costs more than telling
+/// all of them, they had better meet in the next batch than wait for one after it.
+const ANSWERS_FEW: usize = 16;
+const ANSWER_TIME_MAX: Duration = Duration::from_micros(50);
+/// Batches that the time is averaged over: a disk that is slow now and then is slow.
+const BATCHES_AVERAGED: u32 = 8;
 
 impl Engine {
     pub(super) fn start_workers(self: &Arc<Self>) -> Result<()> {
@@ -32,7 +39,11 @@ impl Engine {
                 .spawn(body)
                 .map_err(|error| Error::new(ErrorKind::Storage, "failed to start a worker thread").because(error))
         };
-        for (name, run) in [("dwell-writer", Self::run_writer as fn(&Arc<Self>)), ("dwell-reaper", Self::run_reaper)] {
+        for (name, run) in [
+            ("dwell-writer", Self::run_writer as fn(&Arc<Self>)),
+            ("dwell-reaper", Self::run_reaper),
+            ("dwell-teller", Self::run_teller),
+        ] {
             // Noted at once, so that closing finds the first if the second does not start.
             self.threads.lock().push(spawn(name, run)?);
         }
@@ -40,13 +51,37 @@ impl Engine {
     }
 
     fn run_writer(self: &Arc<Self>) {
+        let mut batch_time = Duration::ZERO;
         while self.check_open().is_ok() {
-            let wake_ms = self.write_turn(false);
+            let begun = self.clock.since_boot();
+            let wake_ms = self.writer.lock().step(self, false);
+            let answers = self.answers.len();
+            if answers > 0 {
+                let took = self.clock.since_boot().saturating_sub(begun);
+                batch_time = (batch_time * (BATCHES_AVERAGED - 1) + took) / BATCHES_AVERAGED;
+            }
+            // Whoever is told gets to run at once, in the writer's place; with many, the next batch would wait for it.
+            let most = ANSWER_TIME_MAX.saturating_mul(u32::try_from(answers).unwrap_or(u32::MAX));
+            if answers > ANSWERS_FEW && batch_time < most {
+                self.teller_bell.ring();
+            } else {
+                self.deliver();
+            }
             let now_ms = self.clock.now_ms();
             let nap = wake_ms.map(|wake| Duration::from_millis(wake.saturating_sub(now_ms)).min(NAP_MAX));
             if nap != Some(Duration::ZERO) {
                 self.queue.bell.wait(nap);
             }
+        }
+        // The teller may have gone before the last ring.
+        self.deliver();
+    }
+
+    /// Tells the waiters of a large batch while the writer writes the next.
+    fn run_teller(self: &Arc<Self>) {
+        while self.check_open().is_ok() {
+            self.teller_bell.wait(None);
+            self.deliver();
         }
     }
 
@@ -93,6 +128,7 @@ impl Engine {
         }
         self.queue.bell.ring();
         self.reaper_bell.ring();
+        self.teller_bell.ring();
         let threads = std::mem::take(&mut *self.threads.lock());
         // A waker that the writer runs may drop the last handle; a thread cannot wait for itself.
         let own = std::thread::current().id();

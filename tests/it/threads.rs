@@ -53,6 +53,29 @@ fn at_once(threads: usize, work: impl Fn(usize) + Sync) {
 }
 
 #[test]
+fn everybody_in_a_large_batch_is_told_whatever_comes_next() {
+    let home = Home::new();
+    let sessions = home.open();
+    let told = Mutex::new(Vec::new());
+    at_once(64, |number| {
+        for turn in 0..10 {
+            let (_, token) = signed_in(&sessions, &format!("person-{number}-{turn}"));
+            told.lock().unwrap().push(token);
+        }
+    });
+    // Asked for all at once and waited for only after the store was closed.
+    let begin = |number| sessions.start().sign_in(format!("late-{number}")).unwrap();
+    let receipts: Vec<Receipt<Token>> = (0..200).map(begin).collect();
+    sessions.close().unwrap();
+    let late = receipts.into_iter().map(|receipt| receipt.blocking_wait().unwrap());
+    told.lock().unwrap().extend(late);
+    let sessions = home.open();
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.len(), 64 * 10 + 200);
+    assert!(told.iter().all(|token| sessions.load(token).unwrap().is_some()));
+}
+
+#[test]
 fn sixty_four_threads_add_to_one_field() {
     let home = Home::new();
     let sessions = home.open();
