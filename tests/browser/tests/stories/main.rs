@@ -1,0 +1,9 @@
+//! Stories about the demo, told in a real browser. Each starts its own server and its own browsers.
+
+mod account;
+mod cookies;
+mod looks;
+mod plain_forms;
+mod proxy;
+mod restart;
+mod strangers;
