@@ -169,7 +169,8 @@ impl Sessions {
                 id: engine.keys.handle(listed.row),
                 class: listed.header.class.into(),
                 created: listed.header.created_wall,
-                last_seen: engine.clock.wall_of(listed.last_seen),
+                // Ticks are whole seconds, rounded down; nobody was seen before they signed in.
+                last_seen: engine.clock.wall_of(listed.last_seen).max(listed.header.created_wall),
                 device,
                 address,
                 method: listed.header.method,

@@ -44,3 +44,13 @@ fn limits_end_the_oldest() {
     let live: Vec<bool> = tokens.iter().map(|token| sessions.load(token).unwrap().is_some()).collect();
     assert_eq!(live, [false, true, true]);
 }
+
+#[test]
+fn nobody_was_last_seen_before_they_signed_in() {
+    let clock = dwell::ManualClock::new();
+    let sessions = dwell::Options::new().clock(clock.clone()).in_memory().unwrap();
+    clock.advance(std::time::Duration::from_millis(2_900));
+    sessions.start().sign_in("ada").unwrap().blocking_wait().unwrap();
+    let device = sessions.of("ada").unwrap().remove(0);
+    assert!(device.last_seen >= device.created, "{} and {}", device.last_seen, device.created);
+}
