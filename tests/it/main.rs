@@ -9,6 +9,8 @@
 )]
 
 mod api;
+#[cfg(feature = "cli")]
+mod demo;
 mod example;
 #[cfg(feature = "sim")]
 mod faults;

@@ -1,0 +1,20 @@
+//! `dwell demo` as browsers, scripts and attackers meet it: the real program in a process of its own, over raw HTTP.
+//!
+//! `http` is the client, `answer` what must hold of every answer, `site` the process, `browser` a visitor. The others
+//! hold the program against its contract, a theme each. Nothing here knows how it is built.
+
+mod answer;
+mod browser;
+mod http;
+mod site;
+
+mod cookies;
+mod data;
+mod devices;
+mod leave;
+mod load;
+mod methods;
+mod page;
+mod restart;
+mod sign_in;
+mod whoami;
