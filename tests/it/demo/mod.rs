@@ -8,13 +8,18 @@ mod browser;
 mod http;
 mod site;
 
+mod companion;
 mod cookies;
+mod csrf;
 mod data;
 mod devices;
+mod host;
 mod leave;
 mod load;
 mod methods;
+mod origin;
 mod page;
 mod restart;
+mod secrets;
 mod sign_in;
 mod whoami;
