@@ -239,6 +239,7 @@ impl Exchange {
     /// # Errors
     /// A [`Refusal`] (403 `companion`) if there is a session whose companion secret the request lacks.
     pub fn session_or_new(&self) -> Result<Session, Refusal> {
+        self.consult();
         if matches!(self.0.found, Found::Locked) { Err(Refusal::companion()) } else { Ok(self.session_for_sign_in()) }
     }
 

@@ -198,7 +198,7 @@ impl Site {
     }
 
     /// The request headers that answers depend on.
-    pub(super) fn varies_by(&self) -> &'static str {
+    pub(crate) fn varies_by(&self) -> &'static str {
         if self.0.companion { "Cookie, X-Companion" } else { "Cookie" }
     }
 

@@ -13,7 +13,8 @@ use dwell::axum::SessionLayer;
 use dwell::web::{Refusal, Site};
 
 use super::args::Profile;
-use super::posted::{BODY_BYTES_MAX, too_large};
+use super::body::whole;
+use super::posted::BODY_BYTES_MAX;
 use super::{handlers, log, page};
 
 /// What the handlers work with.
@@ -56,8 +57,8 @@ pub(super) fn router(site: Site, profile: Profile) -> Router {
         .with_state(app)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(map_response(refuse_quietly_but_log))
-        .layer(from_fn_with_state(profile, around))
         .layer(host)
+        .layer(from_fn_with_state(profile, around))
         .layer(map_response(protect))
 }
 
@@ -65,11 +66,13 @@ fn asset(media_type: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "no-cache")], text).into_response()
 }
 
-/// Refuses bodies that say at once that they are too long, and tells browsers to stay on HTTPS where that is spoken.
+/// Bounds what a request may send, and reads its body before anything is decided: a refusal that leaves half a body
+/// behind would break the connection for the next request. Tells browsers to stay on HTTPS where that is spoken.
 async fn around(State(profile): State<Profile>, request: Request, next: Next) -> Response {
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let too_long = length.and_then(|digits| digits.parse::<u64>().ok()).is_some_and(|n| n > BODY_BYTES_MAX as u64);
-    let mut response = if too_long { too_large().into_response() } else { next.run(request).await };
+    let mut response = match whole(request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal,
+    };
     if profile == Profile::Https {
         let year = HeaderValue::from_static("max-age=31536000; includeSubDomains");
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, year);

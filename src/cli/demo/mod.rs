@@ -1,11 +1,12 @@
 //! The demo application: a page, an API, and everything the library has for a web site.
 //!
 //! It is built on the library's public API only. What lives where: `args` (what was asked for), `app` (routes and what
-//! all answers have), `handlers` (what each route does), `posted` (bodies), `server` (sockets and signals), `page`
+//! all answers have), `handlers` (what each route does), `body` and `posted` (what requests bring), `server` (sockets and signals), `page`
 //! (HTML).
 
 mod app;
 mod args;
+mod body;
 mod handlers;
 mod page;
 mod posted;

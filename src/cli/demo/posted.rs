@@ -70,8 +70,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Posted<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         match media(request.headers()) {
             Media::Json => {
-                let read = Json::<T>::from_request(request, state).await;
-                let Json(value) = read.map_err(|rejection| bad_json(&rejection))?;
+                // A struct would be read from an array, too, which nobody means.
+                let read = Json::<serde_json::Map<String, serde_json::Value>>::from_request(request, state).await;
+                let Json(object) = read.map_err(|rejection| bad_json(&rejection))?;
+                let value = T::deserialize(serde_json::Value::Object(object));
+                let value = value.map_err(|error| Refusal::new(422, "invalid", error.to_string()))?;
                 Ok(Self { value, by: By::Script })
             }
             Media::Form => {

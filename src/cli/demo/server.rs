@@ -18,7 +18,7 @@ use super::super::Failure;
 use super::log;
 
 /// The longest head of a request, in bytes: room for what proxies and sibling sites add, not for a flood.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most header lines: an attacker's many small ones cost more than few long ones.
 const HEADERS_MAX: usize = 256;
 /// How long a client may take to send a head.

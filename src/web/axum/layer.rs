@@ -108,10 +108,10 @@ impl SessionLayer {
             // Boxed, so that the futures of all other requests stay small.
             let read = Box::pin(self.form_token(exchange.site(), body)).await;
             let (field, body) = read.map_err(IntoResponse::into_response)?;
-            exchange.check_token(field.as_deref()).map_err(IntoResponse::into_response)?;
+            check(&exchange, field.as_deref())?;
             return Ok((exchange, body));
         }
-        exchange.check_token(None).map_err(IntoResponse::into_response)?;
+        check(&exchange, None)?;
         Ok((exchange, body))
     }
 
@@ -140,7 +140,9 @@ impl SessionLayer {
 fn facts(parts: &Parts) -> web::Request<'_> {
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let mut facts = web::Request::new(parts.method.as_str()).headers(headers);
-    if let Some(authority) = parts.uri.authority() {
+    // HTTP/1.1 wants a `Host` line beside an absolute target; later versions have the target's host instead.
+    let stands_alone = parts.version >= http::Version::HTTP_2 || parts.headers.contains_key(header::HOST);
+    if let Some(authority) = parts.uri.authority().filter(|_| stands_alone) {
         facts = facts.target_host(authority.as_str());
     }
     let connection = Connection::of(&parts.extensions);
@@ -151,6 +153,15 @@ fn facts(parts: &Parts) -> web::Request<'_> {
         Some(peer) => facts.peer_address(peer),
         None => facts,
     }
+}
+
+/// Whether the token is right depends on the session, so the refusal says that it does.
+fn check(exchange: &Exchange, field: Option<&str>) -> Result<(), Response> {
+    exchange.check_token(field).map_err(|refusal| {
+        let mut response = refusal.into_response();
+        response.headers_mut().append(header::VARY, HeaderValue::from_static(exchange.site().varies_by()));
+        response
+    })
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

@@ -80,13 +80,16 @@ fn a_write_that_comes_after_the_deadline_is_refused() {
 #[test]
 fn what_expired_while_it_was_down_is_told_at_the_start() {
     let site = Site::with(Profile::Development, &["--idle", "3s"]);
-    let browser = Browser::signed_in(&site, "ada");
+    let mut browser = Browser::signed_in(&site, "ada");
     let mut site = Some(site);
     let restored = eventually(PATIENCE, || {
         let again = site.take().unwrap().killed_and_started();
         let restored = again.restored;
+        if restored.sessions + restored.expired == 0 {
+            // It expired while the server was up: once more.
+            browser = Browser::signed_in(&again, "ada");
+        }
         site = Some(again);
-        assert_eq!(restored.sessions + restored.expired, 1, "{restored:?}");
         (restored.expired == 1).then_some(())
     });
     restored.expect("it never expires");

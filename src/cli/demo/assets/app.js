@@ -234,6 +234,7 @@
     setInterval(tick, calm ? 30_000 : 1000);
     setInterval(sync, 5_000);
   };
+  document.documentElement.classList.add('scripted');
   if (given || kept()) document.documentElement.classList.add('restoring');
   document.addEventListener('DOMContentLoaded', start);
   document.addEventListener('submit', submitted);

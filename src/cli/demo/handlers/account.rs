@@ -57,7 +57,7 @@ fn check_password(password: &str) -> Result<(), Refusal> {
     if password == PASSWORD {
         return Ok(());
     }
-    Err(Refusal::new(401, "bad_credentials", "that is not the password"))
+    Err(Refusal::new(401, "bad_credentials", "That is not the password."))
 }
 
 /// The answer to a sign-in: who it is now, and what its pages need.

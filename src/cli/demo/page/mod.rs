@@ -89,7 +89,7 @@ pub(super) fn home(home: &Home<'_>) -> String {
     let body = html! {
         (parts::header())
         (parts::notices(home))
-        main #main data-class=(class(&home.visitor)) tabindex="-1" {
+        main #main .needs-script[home.needs_script] data-class=(class(&home.visitor)) tabindex="-1" {
             (parts::visitor(home))
             (parts::counter(home))
             (parts::cart(home))
