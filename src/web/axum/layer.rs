@@ -108,10 +108,10 @@ impl SessionLayer {
             // Boxed, so that the futures of all other requests stay small.
             let read = Box::pin(self.form_token(exchange.site(), body)).await;
             let (field, body) = read.map_err(IntoResponse::into_response)?;
-            check(&exchange, field.as_deref())?;
+            exchange.check_token(field.as_deref()).map_err(|refusal| wrong_token(&exchange, refusal))?;
             return Ok((exchange, body));
         }
-        check(&exchange, None)?;
+        exchange.check_token(None).map_err(|refusal| wrong_token(&exchange, refusal))?;
         Ok((exchange, body))
     }
 
@@ -155,13 +155,11 @@ fn facts(parts: &Parts) -> web::Request<'_> {
     }
 }
 
-/// Whether the token is right depends on the session, so the refusal says that it does.
-fn check(exchange: &Exchange, field: Option<&str>) -> Result<(), Response> {
-    exchange.check_token(field).map_err(|refusal| {
-        let mut response = refusal.into_response();
-        response.headers_mut().append(header::VARY, HeaderValue::from_static(exchange.site().varies_by()));
-        response
-    })
+/// Whether a token is right depends on the session, so its refusal says that it does.
+fn wrong_token(exchange: &Exchange, refusal: Refusal) -> Response {
+    let mut response = refusal.into_response();
+    response.headers_mut().append(header::VARY, HeaderValue::from_static(exchange.site().varies_by()));
+    response
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
