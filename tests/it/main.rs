@@ -11,6 +11,8 @@
 mod api;
 #[cfg(feature = "cli")]
 mod demo;
+#[cfg(all(feature = "cli", unix))]
+mod demo_edges;
 mod example;
 #[cfg(feature = "sim")]
 mod faults;

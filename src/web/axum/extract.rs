@@ -115,6 +115,10 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
 /// A session that somebody is signed in to. Without one the answer is 401 `sign_in_required`, or, for a browser that
 /// asks for a page, the way to [`SessionLayer::sign_in_page`](super::SessionLayer::sign_in_page).
 ///
+/// It says who was signed in when the head of the request arrived. The body may be long in coming: before a handler that
+/// takes one acts on [`principal`](Self::principal) alone, without the session, it asks
+/// [`Session::principal`] again, which is [`Gone`](ErrorKind::Gone) for whoever was signed out meanwhile.
+///
 /// ```
 /// use dwell::axum::SignedIn;
 /// async fn profile(user: SignedIn) -> String {

@@ -1,5 +1,6 @@
 //! Signing in, proving it again, signing out.
 
+use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use dwell::axum::SignedIn;
 use dwell::web::{Exchange, Refusal};
@@ -7,7 +8,9 @@ use dwell::{Session, SignIn};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::super::app::App;
 use super::super::posted::{By, Posted, flag};
+use super::devices::revoke_by_id;
 use super::{Answer, invalid};
 
 /// What everybody signs in with: it is a demonstration.
@@ -82,14 +85,20 @@ fn welcome(exchange: &Exchange, session: &Session, by: By) -> Answer {
 #[derive(Deserialize)]
 pub(in super::super) struct Nothing {}
 
-pub(in super::super) async fn logout(exchange: Exchange, posted: Posted<Nothing>) -> Answer {
+pub(in super::super) async fn logout(exchange: Exchange, State(app): State<App>, posted: Posted<Nothing>) -> Answer {
     // Somebody without the session's companion secret may not end it either.
     let session = exchange.session_or_new()?;
-    match session.destroy() {
-        Ok(receipt) => receipt.await?,
-        // It ended a moment ago, which is what was asked for.
-        Err(error) if error.kind() == dwell::ErrorKind::Gone => {}
-        Err(error) => return Err(error.into()),
+    let id = session.id();
+    match (session.destroy(), id) {
+        (Ok(receipt), _) => receipt.await?,
+        // It ended a moment ago, which is what was asked for; or another request of it replaced its token, and then it
+        // lives on, and is not to.
+        (Err(error), Some(id)) if error.kind() == dwell::ErrorKind::Gone => {
+            if let Some(receipt) = revoke_by_id(&app.sessions, id).await? {
+                receipt.await?;
+            }
+        }
+        (Err(error), _) => return Err(error.into()),
     }
     exchange.forget();
     Ok::<Response, _>(posted.by.done())

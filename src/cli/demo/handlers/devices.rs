@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use dwell::axum::SignedIn;
 use dwell::web::{Exchange, Refusal};
-use dwell::{SessionId, SessionInfo, Sessions};
+use dwell::{Receipt, SessionId, SessionInfo, Sessions};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -57,6 +57,8 @@ pub(in super::super) async fn revoke(
     State(app): State<App>,
     Posted { value: what, by }: Posted<Revoke>,
 ) -> Answer {
+    // Its body may have been long in coming. Whoever was thrown out meanwhile throws nobody out.
+    user.session().principal()?;
     let revoked = match what {
         Revoke { id: Some(id), others: false, all: false } => revoke_one(&app.sessions, &user, &exchange, &id).await?,
         Revoke { id: None, others: true, all: false } => app.sessions.revoke_others(user.session())?.await?,
@@ -78,13 +80,15 @@ async fn revoke_one(sessions: &Sessions, user: &SignedIn, exchange: &Exchange, i
     if !own.iter().any(|own| own.id == id) {
         return Err(unknown().into());
     }
-    let revoked = {
-        let sessions = sessions.clone();
-        blocking(move || sessions.revoke(id)).await?
-    };
-    revoked.ok_or_else(unknown)?.await?;
+    revoke_by_id(sessions, id).await?.ok_or_else(unknown)?.await?;
     if user.session().id() == Some(id) {
         exchange.forget();
     }
     Ok(1)
+}
+
+/// Ends a session, whatever token it has by now.
+pub(super) async fn revoke_by_id(sessions: &Sessions, id: SessionId) -> Result<Option<Receipt>, Failure> {
+    let sessions = sessions.clone();
+    blocking(move || sessions.revoke(id)).await
 }
