@@ -131,3 +131,34 @@ fn a_session_that_ended_ends_no_others() {
         assert!(demo.whoami(&owner.cookie).contains("\"principal\":\"ada\""), "who was thrown out throws nobody out");
     }
 }
+
+#[test]
+fn a_head_may_take_64_kib() {
+    let home = tempfile::tempdir().unwrap();
+    let demo = Demo::start(&home.path().join("data"));
+    let status = |bytes: usize| {
+        let answer = demo.ask("GET /whoami", &format!("X-Padding: {}\r\n", "x".repeat(bytes)), "");
+        answer.get(9..12).unwrap_or_default().to_owned()
+    };
+    assert_eq!(status(64_000), "200");
+    for bytes in [65_536, 70_000, 200_000] {
+        assert_eq!(status(bytes), "431", "{bytes}");
+    }
+}
+
+#[test]
+fn a_signal_at_the_first_moment_is_a_clean_stop() {
+    let home = tempfile::tempdir().unwrap();
+    for turn in 0..40 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dwell"));
+        command.args(["demo", "--listen", "127.0.0.1:0", "--data"]).arg(home.path().join("data"));
+        let mut demo = Demo { process: command.stdout(Stdio::piped()).spawn().unwrap(), address: String::new() };
+        // A shell that is started already is faster than a program that sends signals.
+        let kill =
+            format!("while read -r line; do case $line in listening*) kill -TERM {};; esac; done", demo.process.id());
+        let said = demo.process.stdout.take().unwrap();
+        let mut shell = Command::new("sh").args(["-c", &kill]).stdin(said).spawn().unwrap();
+        assert_eq!(demo.process.wait().unwrap().code(), Some(0), "turn {turn}");
+        assert!(shell.wait().unwrap().success());
+    }
+}

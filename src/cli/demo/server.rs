@@ -1,5 +1,6 @@
 //! Sockets and signals: accepts connections, bounds what they may send, and stops in time.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use super::log;
 
 /// The longest head of a request, in bytes: room for what proxies and sibling sites add, not for a flood.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The most that is read of one that is too long, in bytes. Whoever is still writing when the connection is closed may
+/// not get to see why it was.
+const BUFFER_BYTES_MAX: usize = 4 * HEAD_BYTES_MAX;
 /// The most header lines: an attacker's many small ones cost more than few long ones.
 const HEADERS_MAX: usize = 256;
 /// How long a client may take to send a head.
@@ -28,9 +32,10 @@ const LAST_REQUESTS: Duration = Duration::from_secs(3);
 /// How long what they left behind may take to end.
 pub(super) const LAST_MOMENT: Duration = Duration::from_millis(500);
 
-/// A socket that is listened on.
+/// A socket that is listened on, until a signal comes.
 pub(super) struct Listener {
     socket: TcpListener,
+    stop: Stop,
     pub(super) address: SocketAddr,
 }
 
@@ -42,19 +47,21 @@ pub(super) async fn listen(address: SocketAddr, is_local: bool) -> Result<Listen
              lan` or `--profile https`"
         )));
     }
+    // First of all: whoever is told that we listen may tell us to stop at once.
+    let stop = Stop::watch().map_err(|error| Failure::Failed(format!("failed to watch for signals: {error}")))?;
     let socket = TcpListener::bind(address).await;
     let socket = socket.map_err(|error| Failure::Failed(format!("failed to listen on {address}: {error}")))?;
     let address = socket.local_addr().map_err(|error| Failure::Failed(format!("failed to listen: {error}")))?;
-    Ok(Listener { socket, address })
+    Ok(Listener { socket, stop, address })
 }
 
 /// Serves until a signal comes, then lets requests end.
 pub(super) async fn serve(listener: Listener, app: Router) {
+    let Listener { socket, mut stop, .. } = listener;
     let connections = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(signal());
     loop {
         tokio::select! {
-            accepted = listener.socket.accept() => match accepted {
+            accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => connect(stream, peer, app.clone(), &connections),
                 Err(error) => {
                     log(&format!("failed to accept a connection: {error}"));
@@ -62,10 +69,10 @@ pub(super) async fn serve(listener: Listener, app: Router) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            () = &mut stop => break,
+            () = stop.wait() => break,
         }
     }
-    drop(listener);
+    drop(socket);
     let _some_may_not_end_in_time = tokio::time::timeout(LAST_REQUESTS, connections.shutdown()).await;
 }
 
@@ -83,7 +90,7 @@ fn connect(stream: TcpStream, peer: SocketAddr, app: Router, connections: &Grace
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let served = connections.watch(served);
@@ -93,24 +100,37 @@ fn connect(stream: TcpStream, peer: SocketAddr, app: Router, connections: &Grace
     });
 }
 
-/// Waits for Ctrl-C or, on Unix, SIGTERM.
-async fn signal() {
-    let interrupt = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
+/// Ctrl-C or, on Unix, SIGTERM. From when it is made, they do not end the process on the spot.
+struct Stop {
     #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending::<()>().await,
+    signals: [tokio::signal::unix::Signal; 2],
+    #[cfg(windows)]
+    signal: tokio::signal::windows::CtrlC,
+}
+
+impl Stop {
+    #[cfg(unix)]
+    fn watch() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { signals: [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?] })
+    }
+
+    #[cfg(windows)]
+    fn watch() -> io::Result<Self> {
+        Ok(Self { signal: tokio::signal::windows::ctrl_c()? })
+    }
+
+    #[cfg(unix)]
+    async fn wait(&mut self) {
+        let [interrupt, terminate] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
+    }
+
+    #[cfg(windows)]
+    async fn wait(&mut self) {
+        self.signal.recv().await;
     }
 }
