@@ -147,6 +147,20 @@ fn a_head_may_take_64_kib() {
 }
 
 #[test]
+fn refusals_of_the_export_are_like_all_others() {
+    let home = tempfile::tempdir().unwrap();
+    let demo = Demo::start(&home.path().join("data"));
+    let ada = demo.sign_in("ada");
+    let cookie = format!("Cookie: {}\r\n", ada.cookie);
+    let twice = demo.ask("GET /export?format=json&format=xml", &cookie, "");
+    assert!(twice.starts_with("HTTP/1.1 422 ") && twice.contains("\"error\":\"invalid\""), "{twice}");
+    let script = demo.ask("GET /export", "", "");
+    assert!(script.starts_with("HTTP/1.1 401 ") && script.contains("sign_in_required"), "{script}");
+    let person = demo.ask("GET /export", "Accept: text/html\r\n", "");
+    assert!(person.starts_with("HTTP/1.1 303 ") && person.contains("location: /\r\n"), "{person}");
+}
+
+#[test]
 fn a_signal_at_the_first_moment_is_a_clean_stop() {
     let home = tempfile::tempdir().unwrap();
     for turn in 0..40 {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use axum::extract::Query;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::extract::rejection::QueryRejection;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use dwell::web::{Exchange, Refusal};
 use dwell::{Result, Session};
 use serde::{Deserialize, Serialize};
@@ -71,10 +72,7 @@ pub(in super::super) struct Key {
     key: String,
 }
 
-pub(in super::super) async fn get(
-    session: Session,
-    query: Result<Query<Key>, axum::extract::rejection::QueryRejection>,
-) -> Answer {
+pub(in super::super) async fn get(session: Session, query: Result<Query<Key>, QueryRejection>) -> Answer {
     let Query(Key { key }) = query.map_err(|_| invalid("say which with `?key=`"))?;
     let value = if key == CART.name() {
         session.get(CART)?
@@ -116,11 +114,20 @@ pub(in super::super) struct Format {
     format: Option<String>,
 }
 
-pub(in super::super) async fn export(exchange: Exchange, Query(Format { format }): Query<Format>) -> Answer {
+pub(in super::super) async fn export(
+    exchange: Exchange,
+    headers: HeaderMap,
+    query: Result<Query<Format>, QueryRejection>,
+) -> Answer {
+    let Query(Format { format }) = query.map_err(|_| invalid("say `?format=json` or `?format=xml`"))?;
     // Refuses a session that is not the caller's to see; creates nothing.
     exchange.session_or_new()?;
     let session = exchange.session();
     let Some(session) = session else {
+        let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        if accepted.any(|value| value.contains("text/html")) {
+            return Ok(Redirect::to("/").into_response());
+        }
         return Err(Refusal::new(401, "sign_in_required", "there is no session to export").into());
     };
     let items = session.get(ITEMS)?.unwrap_or_default();
