@@ -248,3 +248,20 @@ async fn a_cold_session_is_found() {
     let app = Router::new().route("/", get(|user: SignedIn| async move { user.principal().to_owned() })).layer(layer);
     assert_eq!(text(send(&app, http("GET", "/", &[("Cookie", &cookie)])).await).await, "ada");
 }
+
+#[tokio::test]
+async fn an_answer_that_depends_on_a_missing_companion_is_kept_by_no_cache() {
+    let site = Site::localhost(sessions());
+    let greet = |exchange: Exchange| async move {
+        let name = exchange.session_or_new().map_or("somebody who forgot a secret", |_| "a stranger");
+        ([(header::CACHE_CONTROL, "public, max-age=60")], name)
+    };
+    let app = Router::new().route("/", get(greet)).layer(SessionLayer::new(site.clone()));
+    let cookie = signed_in(&site, "ada");
+    let response = send(&app, http("GET", "/", &[("Cookie", &cookie)])).await;
+    assert_eq!(
+        (line(&response, "cache-control"), line(&response, "vary")),
+        (Some("no-store"), Some("Cookie, X-Companion"))
+    );
+    assert_eq!(text(response).await, "somebody who forgot a secret");
+}
