@@ -2,6 +2,7 @@
 //!
 //! It knows bytes and addresses. Invariants: repeated lines are noticed, never merged; nothing is decided here.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 /// A request, as far as sessions are concerned: method, headers, and who is connected to whom.
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 /// let request = Request::new("GET").headers([("Host", &b"localhost:3000"[..]), ("Cookie", b"theme=dark")]);
 /// # let _ = request;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Request<'a> {
     pub(super) is_safe: bool,
@@ -117,7 +118,8 @@ impl<'a> Request<'a> {
             4 if is("host") => self.host.add(value),
             6 if is("cookie") => self.cookies.push(value),
             6 if is("origin") => self.origin.add(value),
-            7 if is("upgrade") => self.is_socket = true,
+            // Offers of other protocols are ignored, as servers do.
+            7 if is("upgrade") => self.is_socket |= names_web_socket(value),
             9 if is("forwarded") => self.forwarded.add(value),
             10 if is("user-agent") => self.user_agent.add(value),
             14 if is("sec-fetch-site") => self.fetch_site.add(value),
@@ -138,13 +140,31 @@ impl<'a> Request<'a> {
     }
 }
 
+/// Its cookies and secrets are for nobody's log.
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.once().map(<[u8]>::escape_ascii);
+        f.debug_struct("Request")
+            .field("is_safe", &self.is_safe)
+            .field("host", &host.map(|host| host.to_string()))
+            .field("local", &self.local)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A header with a secret.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) enum Secret<'a> {
     Absent,
     Shown(&'a str),
     /// Repeated, or no text.
     Bad,
+}
+
+/// Anything that a server could take for the wish to speak WebSocket.
+fn names_web_socket(value: &[u8]) -> bool {
+    value.to_ascii_lowercase().windows(b"websocket".len()).any(|part| part == b"websocket")
 }
 
 fn begins(name: &str, with: &str) -> bool {
@@ -172,6 +192,28 @@ mod tests {
         assert!(matches!(request.secret("x-csrf-token"), Secret::Shown("t")));
         assert!(matches!(request.secret("x-csrf-token-admin"), Secret::Shown("u")));
         assert!(matches!(request.secret("x-companion"), Secret::Absent));
+    }
+
+    #[test]
+    fn what_is_secret_is_not_shown_to_logs() {
+        let request = Request::new("POST").headers([
+            ("Host", &b"localhost"[..]),
+            ("Cookie", b"id=sid_s1_T"),
+            ("X-CSRF-Token", b"sid_c1_U"),
+            ("X-Companion", b"sid_k1_V"),
+        ]);
+        let shown = format!("{request:?}{request:#?}");
+        for secret in ["sid_", "115, 105, 100, 95", "115,\n"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        assert!(shown.contains("localhost"));
+    }
+
+    #[test]
+    fn only_an_offer_of_web_sockets_is_one() {
+        let offers = |value: &'static [u8]| Request::new("GET").headers([("Upgrade", value)]).is_socket;
+        assert!(offers(b"websocket") && offers(b"WebSocket") && offers(b"h2c, websocket/13"));
+        assert!(!offers(b"h2c") && !offers(b"") && !offers(b"TLS/1.0"));
     }
 
     #[test]
