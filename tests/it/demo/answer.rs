@@ -128,7 +128,7 @@ impl Answer {
     #[track_caller]
     fn hold_refusal(&self, method: &str) {
         // What is not HTTP is refused before there is anything to answer in JSON.
-        if self.body.is_empty() && (method == "HEAD" || matches!(self.status, 400 | 431)) {
+        if self.body.is_empty() && (method == "HEAD" || matches!(self.status, 400 | 414 | 431)) {
             return;
         }
         let refusal: BTreeMap<String, String> =

@@ -20,7 +20,9 @@
   const fromFragment = () => {
     const found = new URLSearchParams(location.hash.slice(1)).get('companion');
     if (found !== null) history.replaceState(null, '', location.pathname + location.search);
-    return /^[!-~]{1,512}$/.test(found ?? '') ? found : null;
+    // Only an answer to our own form brings one: a page elsewhere could have signed its own account in here.
+    const ours = document.referrer.startsWith(`${location.origin}/`);
+    return ours && /^[!-~]{1,512}$/.test(found ?? '') ? found : null;
   };
 
   // Talking to the server.

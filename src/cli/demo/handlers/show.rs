@@ -1,7 +1,7 @@
 //! The page, what scripts ask, and whether all is well.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use dwell::axum::SignedIn;
 use dwell::web::Exchange;
@@ -108,7 +108,7 @@ pub(in super::super) async fn healthz(State(app): State<App>) -> Answer {
         None => axum::Json(json!({ "status": "ok", "sessions": stats.sessions })).into_response(),
         Some(trouble) => {
             let body = json!({ "status": "degraded", "reason": trouble, "sessions": stats.sessions });
-            (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body)).into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], axum::Json(body)).into_response()
         }
     })
 }
