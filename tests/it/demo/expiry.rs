@@ -79,19 +79,15 @@ fn a_write_that_comes_after_the_deadline_is_refused() {
 
 #[test]
 fn what_expired_while_it_was_down_is_told_at_the_start() {
-    let site = Site::with(Profile::Development, &["--idle", "3s"]);
-    let mut browser = Browser::signed_in(&site, "ada");
-    let mut site = Some(site);
-    let restored = eventually(PATIENCE, || {
-        let again = site.take().unwrap().killed_and_started();
-        let restored = again.restored;
-        if restored.sessions + restored.expired == 0 {
-            // It expired while the server was up: once more.
-            browser = Browser::signed_in(&again, "ada");
-        }
-        site = Some(again);
-        (restored.expired == 1).then_some(())
-    });
-    restored.expect("it never expires");
-    browser.moved_to(site.as_ref().unwrap()).is_nobody();
+    let mut site = Site::with(Profile::Development, &["--idle", "2s"]);
+    let (here, there) = (Browser::signed_in(&site, "ada"), Browser::signed_in(&site, "ada"));
+    site.kill();
+    // A session elsewhere that began later and lasts longer tells when these have expired.
+    let clock = Site::with(Profile::Development, &["--idle", "5s"]);
+    let mut hand = Browser::signed_in(&clock, "ada");
+    eventually(PATIENCE, || hand.passive().is_nobody().then_some(())).expect("it never ends");
+    let site = site.started_again();
+    assert_eq!((site.restored.sessions, site.restored.expired), (0, 2));
+    here.moved_to(&site).is_nobody();
+    there.moved_to(&site).is_nobody();
 }

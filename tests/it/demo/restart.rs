@@ -70,6 +70,20 @@ fn who_was_signed_out_is_signed_out_after_a_crash() {
     assert_eq!(site.restored.sessions, 2);
 }
 
+#[test]
+fn a_value_that_a_stranger_set_is_durable_when_it_is_answered() {
+    let mut site = Site::new(Profile::Development);
+    for turn in 0..5 {
+        let mut browser = Browser::new(&site);
+        browser.set("cart", "tea");
+        browser.set("note", "kept");
+        site = site.killed_and_started();
+        let mut browser = browser.moved_to(&site);
+        assert_eq!((browser.value("cart").as_deref(), browser.value("note").as_deref()), (Some("tea"), Some("kept")));
+        assert_eq!(site.restored.sessions, turn + 1);
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_clean_stop_keeps_strangers_too() {
