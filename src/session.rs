@@ -434,7 +434,8 @@ impl Session {
             }
             let Some(data) = edit(&[])? else { return Ok(false) };
             self.0.binding().check_unclaimed()?;
-            let (cell, token) = self.0.engine().begin(data)?;
+            let door = self.1.as_ref().map_or(0, |visit| visit.caller().door);
+            let (cell, token) = self.0.engine().begin(data, door)?;
             if self.0.binding().begin(Arc::clone(&cell), 0, token) {
                 return Ok(true);
             }

@@ -34,6 +34,7 @@ pub struct SignIn {
     remembered: bool,
     pending: bool,
     limits: Option<(Duration, Duration)>,
+    door: u8,
 }
 
 impl SignIn {
@@ -52,6 +53,7 @@ impl SignIn {
             remembered: false,
             pending: false,
             limits: None,
+            door: 0,
         }
     }
 
@@ -100,6 +102,7 @@ impl SignIn {
         if self.address.is_empty() {
             self.address = caller.address();
         }
+        self.door = caller.door;
         self
     }
 
@@ -118,6 +121,7 @@ impl SignIn {
             method: self.method,
             limits: limits.transpose()?,
             facts: encode_facts(&self.device, &self.address),
+            door: self.door,
         })
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct SignInRequest {
     pub(crate) limits: Option<Limits>,
     /// Device and address, encoded; empty if there are none.
     pub(crate) facts: Vec<u8>,
+    /// How the client reached the application, as the header keeps it.
+    pub(crate) door: u8,
 }
 
 /// A rotation: a new token for the same row.
@@ -342,6 +344,7 @@ impl Engine {
             overlap: Tick(0),
             principal,
             external: 0,
+            door: request.door,
         };
         let facts = self.keys.seal_facts(row, &request.facts, self.entropy.as_ref())?;
         let wrap = self.wrap(row, &header, token, &data_key)?;

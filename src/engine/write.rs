@@ -21,7 +21,7 @@ use crate::token::{Entropy, Token};
 
 impl Engine {
     /// Makes an anonymous session. It is live at once and written behind.
-    pub(crate) fn begin(self: &Arc<Self>, data: Arc<[u8]>) -> Result<(Arc<Cell>, Token)> {
+    pub(crate) fn begin(self: &Arc<Self>, data: Arc<[u8]>, door: u8) -> Result<(Arc<Cell>, Token)> {
         let memory_only = self.settings.anonymous_in_memory;
         if memory_only {
             self.check_open()?;
@@ -35,7 +35,7 @@ impl Engine {
         self.make_room(&mut self.principals.lock_anonymous())?;
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let data_key = Key::random(self.entropy.as_ref())?;
-        let header = self.anonymous_header(&token);
+        let header = self.anonymous_header(&token, door);
         let row = if memory_only { self.next_memory_row() } else { self.next_row()? };
         let wrap = self.wrap(row, &header, &token, &data_key)?;
         let mut content = Content::new(header, data_key, wrap, Box::default(), None);
@@ -80,7 +80,7 @@ impl Engine {
         }
     }
 
-    fn anonymous_header(&self, token: &Token) -> Header {
+    fn anonymous_header(&self, token: &Token, door: u8) -> Header {
         let (now, limits) = (self.clock.now(), self.settings.anonymous);
         Header {
             key_id: token.key_id(),
@@ -100,6 +100,7 @@ impl Engine {
             overlap: Tick(0),
             principal: PrincipalRef::NONE,
             external: 0,
+            door,
         }
     }
 

@@ -99,6 +99,14 @@ impl Session {
         self.inspect(false, |content| content.header.remembered)
     }
 
+    /// The number of the profile that the session was made under; zero is none.
+    ///
+    /// # Errors
+    /// `Gone`.
+    pub(crate) fn door(&self) -> Result<u8> {
+        self.inspect(0, |content| content.header.door)
+    }
+
     /// 32 secret bytes for one purpose, which change whenever the session's token is replaced. They come from the key
     /// that the session's data is sealed under, so the files alone do not give them away. `None` before the first
     /// write.

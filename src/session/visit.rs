@@ -47,6 +47,8 @@ impl Visit {
 pub(crate) struct Caller {
     pub(crate) user_agent: Box<str>,
     pub(crate) address: Option<IpAddr>,
+    /// The number of the profile that the request came by; zero is none.
+    pub(crate) door: u8,
     /// Makes of a `User-Agent` what a person recognises.
     pub(crate) describe: Option<fn(&str) -> String>,
 }

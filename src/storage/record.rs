@@ -25,7 +25,8 @@
 //! | 72 | 4 | overlap deadline, engine seconds, or zero |
 //! | 76 | 8 | principal reference, or zero |
 //! | 84 | 8 | external reference, or zero |
-//! | 92 | 8 | reserved, zero |
+//! | 92 | 1 | door: how its client reached the application when it began, a number of the web layer's; 0 unknown |
+//! | 93 | 7 | reserved, zero |
 //! | 100 | 16 | tag over row number, store id and bytes 0 to 99 |
 
 use crate::error::{Error, Result};
@@ -86,6 +87,7 @@ pub(crate) struct Header {
     pub(crate) overlap: Tick,
     pub(crate) principal: PrincipalRef,
     pub(crate) external: u64,
+    pub(crate) door: u8,
 }
 
 impl Header {
@@ -107,7 +109,7 @@ impl Header {
         out.put(self.overlap.0.to_le_bytes());
         out.put(self.principal.0.to_le_bytes());
         out.put(self.external.to_le_bytes());
-        out.put([0; 8]);
+        out.put([self.door, 0, 0, 0, 0, 0, 0, 0]);
         let tag = tagger.tag16(HEADER_LABEL, &[&row.0.to_le_bytes(), store_id, out.written()]);
         out.put(tag);
         out.finish()
@@ -153,6 +155,7 @@ impl Header {
             overlap: Tick(input.u32()?),
             principal: PrincipalRef(input.u64()?),
             external: input.u64()?,
+            door: input.take::<1>().map(|[door]| door)?,
         })
     }
 }
@@ -443,6 +446,7 @@ mod tests {
             overlap: Tick(0),
             principal: PrincipalRef(0xABCD),
             external: 0,
+            door: 4,
         }
     }
 

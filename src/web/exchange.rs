@@ -140,6 +140,14 @@ impl Admitted {
                 }
             }
         };
+        match session.door() {
+            // Made by the application without a request, or under this profile.
+            Ok(door) if door == 0 || door == self.site.door() => {}
+            // One that travelled in the clear is none on HTTPS, and none that needs a companion is opened without.
+            Ok(_) => return Ok(Found::Nobody),
+            Err(error) if error.kind() == ErrorKind::Gone => return Ok(Found::Nobody),
+            Err(error) => return Err(error),
+        }
         if guarded {
             match self.has_companion_of(&session) {
                 Ok(true) => {}

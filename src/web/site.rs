@@ -54,11 +54,32 @@ pub(super) struct Rules {
     /// Signed-in sessions need a secret besides the cookie.
     pub(super) companion: bool,
     pub(super) token_field: String,
-    profile: &'static str,
+    profile: Profile,
     hosts: HostRules,
     token_header: String,
     companion_header: String,
     proxies: Vec<IpNet>,
+}
+
+/// How browsers reach the application. The numbers are stored with sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Profile {
+    Development = 1,
+    Localhost = 2,
+    Lan = 3,
+    Https = 4,
+}
+
+impl Profile {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Localhost => "localhost",
+            Self::Lan => "lan",
+            Self::Https => "https",
+        }
+    }
 }
 
 impl Site {
@@ -66,14 +87,14 @@ impl Site {
     /// `Secure`. Another program on this machine that serves pages gets the cookie too; for what people use, take
     /// [`localhost`](Self::localhost).
     pub fn development(sessions: Sessions) -> Self {
-        Self::new(sessions, "development", SameSite::Lax)
+        Self::new(sessions, Profile::Development, SameSite::Lax)
     }
 
     /// For a program with a page on the same machine, on plain HTTP. Cookies know no ports, so every other program with
     /// a page on this machine is sent the cookie: a signed-in session needs a [companion](super::Exchange::companion)
     /// secret besides it, which the page keeps where only its own port reaches it.
     pub fn localhost(sessions: Sessions) -> Self {
-        let mut site = Self::new(sessions, "localhost", SameSite::Strict);
+        let mut site = Self::new(sessions, Profile::Localhost, SameSite::Strict);
         site.rules().companion = true;
         site
     }
@@ -82,7 +103,7 @@ impl Site {
     /// names given with [`allow_host`](Self::allow_host). Whoever can listen in on that network can take sessions over;
     /// there is no remedy for that but HTTPS.
     pub fn lan(sessions: Sessions) -> Self {
-        let mut site = Self::new(sessions, "lan", SameSite::Strict);
+        let mut site = Self::new(sessions, Profile::Lan, SameSite::Strict);
         site.rules().hosts.loopback = false;
         site.rules().hosts.own_address = true;
         site
@@ -94,7 +115,7 @@ impl Site {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) if that is no host name.
     pub fn https(sessions: Sessions, host: &str) -> Result<Self> {
-        let mut site = Self::new(sessions, "https", SameSite::Lax);
+        let mut site = Self::new(sessions, Profile::Https, SameSite::Lax);
         let rules = site.rules();
         // `__Host-`: no domain, whole site, secure. `Http-`: set by a response, not by a script; browsers that do not
         // know it see the first half.
@@ -105,7 +126,7 @@ impl Site {
         site.allow_host(host)
     }
 
-    fn new(sessions: Sessions, profile: &'static str, same_site: SameSite) -> Self {
+    fn new(sessions: Sessions, profile: Profile, same_site: SameSite) -> Self {
         let name = format!("id-{}", sessions.instance());
         Self(Arc::new(Rules {
             sessions,
@@ -137,7 +158,7 @@ impl Site {
         if self.0.hosts.loopback && !is_local {
             return Err(Error::invalid(format!(
                 "`{host}` cannot be allowed in the profile `{}`, whose names end in `.localhost`; use `lan` or `https`",
-                self.0.profile
+                self.0.profile.name()
             )));
         }
         self.rules().hosts.names.push(authority);
@@ -195,6 +216,11 @@ impl Site {
     #[must_use]
     pub fn token_field(&self) -> &str {
         &self.0.token_field
+    }
+
+    /// What sessions that are made here are marked with: they count under no other profile.
+    pub(super) fn door(&self) -> u8 {
+        self.0.profile as u8
     }
 
     /// The request headers that answers depend on.
@@ -276,6 +302,7 @@ impl Site {
         Caller {
             user_agent: String::from_utf8_lossy(cut).into(),
             address: self.client_address(request),
+            door: self.door(),
             describe: Some(device::label),
         }
     }
@@ -337,7 +364,7 @@ fn address(text: &str) -> Option<IpAddr> {
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Site")
-            .field("profile", &self.0.profile)
+            .field("profile", &self.0.profile.name())
             .field("cookie", &self.0.cookie.name)
             .finish_non_exhaustive()
     }

@@ -221,3 +221,15 @@ fn two_live_sessions_under_our_name_are_nobodys() {
     assert_eq!(found(&site, &[ada.into_bytes()]).as_deref(), Some("ada"), "neither is ended by it");
     assert_eq!(found(&site, &[eve.into_bytes()]).as_deref(), Some("eve"));
 }
+
+#[test]
+fn a_session_belongs_to_the_scheme_it_was_made_under() {
+    let site = Site::new(Profile::Development);
+    let cookie = Browser::signed_in(&site, "ada").cookie();
+    let value = cookie.split_once('=').unwrap().1.to_owned();
+    let home = std::sync::Arc::clone(&site.home);
+    drop(site);
+    let site = Site::on(home, Profile::Https, &[]);
+    let lines = [format!("__Host-Http-id={value}").into_bytes()];
+    assert_eq!(found(&site, &lines), None, "a session that travelled in the clear is none on https");
+}

@@ -144,6 +144,23 @@ fn pages_of_others_change_nothing() {
 }
 
 #[test]
+fn profiles_do_not_mix() {
+    let store = sessions();
+    let made = [Site::development(store.clone()), Site::localhost(store.clone()), Site::https(store, HOST).unwrap()];
+    let tokens: Vec<String> =
+        made.iter().map(|site| signed_in(site, "ada").split_once('=').unwrap().1.to_owned()).collect();
+    for (by, site) in made.iter().enumerate() {
+        for (under, token) in tokens.iter().enumerate() {
+            let cookie = format!("{}={token}", site.cookie_name());
+            let exchange = open(site, "GET", &[("Cookie", &cookie)]);
+            // On localhost there is no companion here, so even its own session is out of reach.
+            assert_eq!(exchange.session().is_some(), by == under && by != 1, "{under} under {by}");
+            assert_eq!(exchange.session_or_new().is_err(), by == under && by == 1, "{under} under {by}");
+        }
+    }
+}
+
+#[test]
 fn a_web_socket_is_opened_by_own_pages_only() {
     let site = Site::development(sessions());
     let status = |lines: Lines<'_>| {
