@@ -94,6 +94,10 @@ impl Admitted {
         let sessions = self.site.sessions().clone();
         let mut on_disk = false;
         let found = self.find(|token, touch| {
+            // With another token's session still to be read, it is not known yet whose request it is.
+            if touch && on_disk {
+                return Ok(None);
+            }
             Ok(match sessions.load_in_memory(token, touch)? {
                 InMemory::Absent => None,
                 InMemory::Here(session) => Some(session),

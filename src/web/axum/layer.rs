@@ -198,11 +198,13 @@ async fn finish(exchange: &Exchange, response: Response) -> Result<Response> {
     let sets_cookie = ours.iter().any(|(name, _)| *name == "set-cookie");
     let headers = response.headers_mut();
     for (name, value) in ours {
-        let value = match value {
+        let mut value = match value {
             Cow::Borrowed(text) => HeaderValue::from_static(text),
             Cow::Owned(text) => HeaderValue::try_from(text)
                 .map_err(|cause| Error::new(ErrorKind::Invalid, "a cookie does not fit a header").because(cause))?,
         };
+        // So that layers which log headers leave it out.
+        value.set_sensitive(name == "set-cookie");
         match name {
             "cache-control" if keeps_caches_away(headers, sets_cookie) => {}
             "cache-control" => drop(headers.insert(header::CACHE_CONTROL, value)),
