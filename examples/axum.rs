@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_state(sessions.clone())
         .layer(SessionLayer::development(sessions.clone()).sign_in_page("/"));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    // Ctrl-C; a service manager sends SIGTERM, which `tokio::signal::unix` has.
     let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
     let app = app.into_make_service_with_connect_info::<Connection>();
     axum::serve(listener, app).with_graceful_shutdown(stop).await?;

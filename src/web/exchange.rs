@@ -351,7 +351,8 @@ impl Exchange {
     ///
     /// # Errors
     /// [`Gone`](ErrorKind::Gone) if the session ended before its changes were on disk;
-    /// [`Storage`](ErrorKind::Storage).
+    /// [`Storage`](ErrorKind::Storage), [`Closed`](ErrorKind::Closed); from the receipt also
+    /// [`Unknown`](ErrorKind::Unknown).
     pub fn save(&self) -> Result<Option<Receipt>> {
         let Some(session) = self.current() else { return Ok(None) };
         if self.0.visit.has_ended() || !self.0.visit.has_changed() || session.class()? == Class::Anonymous {

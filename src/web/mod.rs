@@ -18,7 +18,7 @@
 //! let exchange = site.admit(&request)?.open()?;
 //! exchange.check_token(None)?;
 //! let visits = exchange.session_or_new()?.update(VISITS, |n| { *n += 1; *n })?;
-//! for (name, value) in exchange.finish_blocking()? { // what changed is on disk now
+//! for (name, value) in exchange.finish_blocking()? { // a signed-in visitor's changes are on disk now; a stranger's follow within a second
 //!     println!("{name}: {value}"); // to the client, with the page
 //! }
 //! # assert_eq!(visits, 1);

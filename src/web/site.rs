@@ -29,7 +29,7 @@ use crate::sessions::Sessions;
 /// | | [`development`](Self::development) | [`localhost`](Self::localhost) | [`lan`](Self::lan) | [`https`](Self::https) |
 /// |---|---|---|---|---|
 /// | for | writing the program | programs with a page on one machine | devices on a local network | the internet |
-/// | answers to | this machine's names | the same | its own address, given names | given names |
+/// | answers to | this machine's names, given `*.localhost` | the same | its own address, given names | given names |
 /// | cookie | `id-…`, Lax | `id-…`, Strict | `id-…`, Strict | `__Host-Http-id`, Secure, Lax |
 /// | besides the cookie | | a companion secret | | |
 ///
@@ -92,7 +92,8 @@ impl Site {
 
     /// For a program with a page on the same machine, on plain HTTP. Cookies know no ports, so every other program with
     /// a page on this machine is sent the cookie: a signed-in session needs a [companion](super::Exchange::companion)
-    /// secret besides it, which the page keeps where only its own port reaches it.
+    /// secret besides it, which the page keeps where only its own port reaches it. Page loads and plain forms cannot show
+    /// one, so the page needs a script.
     pub fn localhost(sessions: Sessions) -> Self {
         let mut site = Self::new(sessions, Profile::Localhost, SameSite::Strict);
         site.rules().companion = true;
@@ -100,7 +101,8 @@ impl Site {
     }
 
     /// For a device on a local network, on plain HTTP: answers to the address that the connection came in on, and to
-    /// names given with [`allow_host`](Self::allow_host). Whoever can listen in on that network can take sessions over;
+    /// names given with [`allow_host`](Self::allow_host). It has to be told that address for each request
+    /// ([`Request::local_address`]), or it answers to the given names only. Whoever can listen in on that network can take sessions over;
     /// there is no remedy for that but HTTPS.
     pub fn lan(sessions: Sessions) -> Self {
         let mut site = Self::new(sessions, Profile::Lan, SameSite::Strict);

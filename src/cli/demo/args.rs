@@ -8,6 +8,8 @@ use clap::{Args as ClapArgs, ValueEnum};
 use dwell::web::Site;
 use dwell::{AtLimit, Options, Sessions};
 
+use super::super::Failure;
+
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Address to listen on; port 0 picks a free one
@@ -19,14 +21,14 @@ pub(crate) struct Args {
     /// How browsers reach the application
     #[arg(long, value_enum, default_value = "localhost")]
     pub(super) profile: Profile,
-    /// End sessions after this long without a request, as `30m` [default: the profile's]
+    /// End sessions after this long without a request, as `30m` [default: 12h; lan 15m, https 30m]
     #[arg(long, value_name = "D", value_parser = duration)]
     idle: Option<Duration>,
-    /// End sessions this long after they began, as `12h` [default: the profile's]
+    /// End sessions this long after they began, as `12h` [default: 24h; lan 8h, https 12h]
     #[arg(long, value_name = "D", value_parser = duration)]
     lifetime: Option<Duration>,
     /// The most sessions one user may have; a further one ends the oldest
-    #[arg(long, value_name = "N", default_value = "32")]
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
     max_per_user: u32,
     /// Answer to this host name too; may be repeated
     #[arg(long, value_name = "NAME[:PORT]")]
@@ -41,9 +43,9 @@ pub(crate) struct Args {
 pub(super) enum Profile {
     /// One machine, for people: the cookie needs a companion secret
     Localhost,
-    /// A device on a local network, plain HTTP
+    /// A device on a local network, plain HTTP; give `--listen` its address
     Lan,
-    /// The internet, behind a proxy that speaks TLS
+    /// The internet, behind a proxy that speaks TLS; give `--allow-host`
     Https,
     /// One machine, for writing programs
     Development,
@@ -106,6 +108,18 @@ impl Args {
         (self.idle.unwrap_or_else(|| idle.min(lifetime)), lifetime)
     }
 
+    /// Looks at what can be wrong before anything is opened or made.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.profile == Profile::Https && self.allow_host.is_empty() {
+            // Nothing else tells which name the proxy in front is known by.
+            let message = "`--profile https` needs `--allow-host`, the name that browsers know the site by";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        let usage = |error: dwell::Error| Failure::Usage(format!("{error:#}"));
+        let trial = self.options().in_memory().map_err(usage)?;
+        self.site(trial).map(drop).map_err(usage)
+    }
+
     pub(super) fn site(&self, sessions: Sessions) -> dwell::Result<Site> {
         let (mut site, mut hosts) = match self.profile {
             Profile::Localhost => (Site::localhost(sessions), self.allow_host.as_slice()),
@@ -113,7 +127,6 @@ impl Args {
             Profile::Lan => (Site::lan(sessions), self.allow_host.as_slice()),
             Profile::Https => match self.allow_host.split_first() {
                 Some((first, others)) => (Site::https(sessions, first)?, others),
-                // Nothing else tells which name the proxy in front is known by.
                 None => (Site::https(sessions, "")?, &[][..]),
             },
         };
@@ -127,7 +140,12 @@ impl Args {
 
 /// A span of time, as people write it: `3s`, `30m`, `12h`, `1h 30m`.
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write a span like 30s, 15m or 12h"))
+    let span =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write a span like 30s, 15m or 12h"))?;
+    if span < Duration::from_secs(1) || span > Options::LIFETIME_MAX {
+        return Err("a span is between 1s and 10 years".to_owned());
+    }
+    Ok(span)
 }
 
 #[cfg(test)]
@@ -154,14 +172,19 @@ mod tests {
         let idle = args(&["--idle", "3s"]);
         assert_eq!(idle.limits(Profile::Lan.limits()), (Duration::from_secs(3), hours(8)));
         assert_eq!(Profile::Https.limits(), (minutes(30), hours(12)));
-        assert!(Line::try_parse_from(["demo", "--idle", "soon"]).is_err());
+        for wrong in [["--idle", "soon"], ["--idle", "0s"], ["--lifetime", "99999d"], ["--max-per-user", "0"]] {
+            assert!(Line::try_parse_from([&["demo"], &wrong[..]].concat()).is_err(), "{wrong:?}");
+        }
+        assert!(args(&["--idle", "48h"]).check().is_err(), "longer than the life");
     }
 
     #[test]
     fn https_needs_a_name() {
         let sessions = Options::new().in_memory().unwrap();
-        let error = args(&["--profile", "https"]).site(sessions.clone()).unwrap_err();
-        assert_eq!(error.kind(), dwell::ErrorKind::Invalid);
+        let Err(Failure::Usage(message)) = args(&["--profile", "https"]).check() else { panic!("it passed") };
+        assert!(message.contains("--allow-host"), "{message}");
+        assert!(args(&["--profile", "https", "--allow-host", "a b"]).check().is_err());
+        assert!(args(&["--trusted-proxy", "x"]).check().is_err());
         assert!(args(&["--profile", "https", "--allow-host", "a.example", "--allow-host", "b"]).site(sessions).is_ok());
     }
 }

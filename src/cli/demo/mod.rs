@@ -20,6 +20,7 @@ use super::Failure;
 
 /// Runs the application until it is told to stop.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
+    args.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("failed to start threads: {error}")))?;
     let listener = runtime.block_on(server::listen(args.listen, args.is_local()))?;

@@ -113,7 +113,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
 }
 
 /// A session that somebody is signed in to. Without one the answer is 401 `sign_in_required`, or, for a browser that
-/// asks for a page, the way to [`SessionLayer::sign_in_page`](super::SessionLayer::sign_in_page).
+/// asks for a page, the way to [`SessionLayer::sign_in_page`](super::SessionLayer::sign_in_page). A signed-in session
+/// whose companion secret is missing is 403 `companion`.
 ///
 /// It says who was signed in when the head of the request arrived. The body may be long in coming: before a handler that
 /// takes one acts on [`principal`](Self::principal) alone, without the session, it asks
@@ -195,7 +196,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
 }
 
 /// A signed-in session whose person proved who they are within the last `SECONDS`: for what a stolen session must not
-/// be able to do. Otherwise 401 `reauthentication_required`; see [`Session::reauthenticate`].
+/// be able to do. Otherwise 401 `reauthentication_required`, or, for a browser that asks for a page, the way to
+/// [`SessionLayer::sign_in_page`](super::SessionLayer::sign_in_page); see [`Session::reauthenticate`].
 ///
 /// ```
 /// use dwell::axum::Fresh;

@@ -60,12 +60,14 @@ impl SessionLayer {
         Self::new(Site::development(sessions))
     }
 
-    /// For a program with a page on the same machine; see [`Site::localhost`].
+    /// For a program with a page on the same machine; see [`Site::localhost`]. Needs a script in the page: page loads and
+    /// plain forms cannot show the companion secret, so they are never signed in.
     pub fn localhost(sessions: Sessions) -> Self {
         Self::new(Site::localhost(sessions))
     }
 
-    /// For a device on a local network; see [`Site::lan`].
+    /// For a device on a local network; see [`Site::lan`]. Needs [`Connection`](super::Connection) as connect info: without
+    /// the address that was connected to, all but names from [`Site::allow_host`] are answered 421.
     pub fn lan(sessions: Sessions) -> Self {
         Self::new(Site::lan(sessions))
     }
@@ -78,7 +80,7 @@ impl SessionLayer {
         Ok(Self::new(Site::https(sessions, host)?))
     }
 
-    /// Where browsers are sent that ask for a page which needs a sign-in.
+    /// Where browsers are sent that ask for a page which needs a sign-in, or a [fresh](super::Fresh) one: an absolute path.
     pub fn sign_in_page(mut self, path: &str) -> Self {
         self.sign_in_page = Some(path.into());
         self
@@ -90,7 +92,8 @@ impl SessionLayer {
         self
     }
 
-    /// Reads at most this much of a posted form for its token; longer ones are answered 413.
+    /// Reads at most this much of a posted form for its token, instead of [`FORM_BYTES_MAX`](Self::FORM_BYTES_MAX); longer
+    /// ones are answered 413.
     pub const fn form_bytes_max(mut self, bytes: usize) -> Self {
         self.form_bytes_max = bytes;
         self

@@ -39,6 +39,24 @@
 //! [`Site::named`](crate::web::Site::named); where both cover a route, the extractors take the inner one's session and
 //! [`exchange_of`] finds the other's.
 //!
+//! # Forms and scripts
+//!
+//! A request that changes something shows the token of the page it comes from. A page gets it from
+//! [`Exchange::csrf_token`](crate::web::Exchange::csrf_token):
+//!
+//! ```
+//! use dwell::web::Exchange;
+//! async fn page(exchange: Exchange) -> dwell::Result<axum::response::Html<String>> {
+//!     let (field, token) = (exchange.site().token_field().to_owned(), exchange.csrf_token()?);
+//!     Ok(axum::response::Html(format!(
+//!         r#"<form method="post" action="/sign-out"><input type="hidden" name="{field}" value="{token}"><button>Sign out"#
+//!     )))
+//! }
+//! # let _ = axum::routing::get::<_, _, ()>(page);
+//! ```
+//!
+//! Urlencoded forms carry it in that field; scripts, JSON and multipart bodies in the header `X-CSRF-Token`.
+//!
 //! # Statuses
 //!
 //! [`Error`](crate::Error) and [`Refusal`](crate::web::Refusal) are responses, so handlers can use `?`:
