@@ -43,6 +43,9 @@ fn every_form(profile: &str) {
         let other = stage.browser_without_scripts();
         other.open(&server.url("/"));
         other.sign_in("ada");
+        // Both are seen first, so that seeing one tells that the other was ended.
+        browser.reload();
+        browser.expect_count("#devices tbody tr", 2);
         browser.press("#sign-out-others");
         browser.expect_count("#devices tbody tr", 1);
         other.reload();
