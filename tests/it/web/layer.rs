@@ -133,6 +133,28 @@ async fn a_store_that_fails_is_503_and_the_log_gets_the_cause() {
     assert!(cookies(&response).is_empty());
 }
 
+#[cfg(feature = "sim")]
+#[tokio::test]
+async fn a_new_token_is_handed_out_even_if_a_later_save_fails() {
+    let disk = Arc::new(dwell::sim::Directory::new(1));
+    let site = Site::development(disk.open(&Options::new().manual_workers()).unwrap());
+    let sign_in = move |session: Session| {
+        let disk = Arc::clone(&disk);
+        async move {
+            session.sign_in("ada")?.await?;
+            session.set(VISITS, &1)?;
+            disk.fail_at(disk.operations() + 1, u64::MAX, std::io::ErrorKind::Other);
+            Ok::<_, dwell::Error>("in")
+        }
+    };
+    let app = Router::new().route("/", get(sign_in)).layer(SessionLayer::new(site.clone()));
+    let response = send(&app, http("GET", "/", &[])).await;
+    assert_eq!(response.status(), 503);
+    // The sign-in was on disk before, and nothing else opens its session.
+    let cookie = cookies(&response).remove(0);
+    assert!(open(&site, "GET", &[("Cookie", &cookie)]).session().is_some());
+}
+
 #[tokio::test]
 async fn a_forms_token_is_read_and_the_form_reaches_the_handler() {
     async fn post_it(Form(fields): Form<Vec<(String, String)>>) -> String {
