@@ -41,8 +41,8 @@
 //! - **The disk alone gives nothing away that opens a session.** Data is sealed under a key that takes the visitor's
 //!   token and the server's key file together.
 //!
-//! A draft so far: the format on disk may change, and after a crash an idle session may end early.
-//! [`guide::operations`] says how early.
+//! A draft so far: the format on disk may change. After a crash an idle session may end a little early, by a twentieth of
+//! its idle timeout at most; [`guide::operations`] says why.
 //!
 //! # Where to read on
 //!

@@ -6,6 +6,7 @@
 //! that files, frees or re-files a slot the write lock, one shard at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
 use parking_lot::RwLock;
@@ -13,6 +14,7 @@ use parking_lot::RwLock;
 use super::cell::Cell;
 use super::slab::Slab;
 use super::slot::{NewSlot, Profiles, Slot, SlotId};
+use super::touches::{self, Since};
 use crate::seal::Fingerprint;
 use crate::storage::record::Row;
 use crate::time::Tick;
@@ -42,6 +44,8 @@ struct Shard {
     /// Place and cell of each session in use, hashed by its fingerprint too: what is in use is found with one probe.
     cells: HashTable<(u32, Arc<Cell>)>,
     cell_bytes: usize,
+    /// The buckets of idle timeouts of which a session was renewed since they were gathered: see [`Index::renewed`].
+    renewed: AtomicU32,
 }
 
 /// What a probe finds.
@@ -66,7 +70,13 @@ pub(crate) struct Removed {
 
 impl Index {
     pub(crate) fn new(cache_bytes: usize) -> Self {
-        let shard = || Shard { slots: Slab::new(), table: HashTable::new(), cells: HashTable::new(), cell_bytes: 0 };
+        let shard = || Shard {
+            slots: Slab::new(),
+            table: HashTable::new(),
+            cells: HashTable::new(),
+            cell_bytes: 0,
+            renewed: AtomicU32::new(0),
+        };
         Self {
             shards: (0..SHARDS).map(|_| Padded(RwLock::new(shard()))).collect(),
             profiles: Profiles::new(),
@@ -86,7 +96,7 @@ impl Index {
         let slot = place.and_then(|place| shard.slots.get(place)).filter(|slot| now < slot.deadline(&self.profiles));
         let Some(slot) = slot else { return Probe::Absent };
         if touch {
-            slot.touch(now);
+            shard.touch(slot, now, &self.profiles);
         }
         match hot {
             Some((_, cell)) => {
@@ -99,14 +109,36 @@ impl Index {
 
     /// Marks a session as seen now, unless its time has run out. `true` if it lives.
     pub(crate) fn touch(&self, fingerprint: Fingerprint, row: Row, now: Tick) -> bool {
-        let touched = self.find(fingerprint, row, |_, slot| {
-            let live = now < slot.deadline(&self.profiles);
-            if live {
-                slot.touch(now);
+        let shard = self.shard(shard_of(fingerprint)).read();
+        let slot = shard.place(fingerprint, row).and_then(|place| shard.slots.get(place));
+        let live = slot.filter(|slot| now < slot.deadline(&self.profiles));
+        if let Some(slot) = live {
+            shard.touch(slot, now, &self.profiles);
+        }
+        live.is_some()
+    }
+
+    /// Sessions with a row on disk and an idle timeout of this bucket that were seen since, as far as their rows do not
+    /// say so, and when.
+    pub(crate) fn renewed(&self, bucket: u32, since: Since) -> Vec<(Row, Tick)> {
+        let mut seen = Vec::new();
+        for shard in &self.shards {
+            if shard.0.read().renewed.load(Ordering::Relaxed) & 1 << bucket == 0 {
+                continue;
             }
-            live
-        });
-        touched == Some(true)
+            // Alone, so that a renewal under way is either found below or sets the bit again.
+            *shard.0.write().renewed.get_mut() &= !(1 << bucket);
+            shard.for_each(&mut |shard, slot| {
+                let (row, last_seen) = (slot.row(), slot.last_seen());
+                let wanted = row.0 < Row::MEMORY
+                    && last_seen >= since.tick
+                    && touches::bucket(self.profiles.idle(slot.profile())) == bucket;
+                if wanted && !(row >= since.row && shard.says(slot, last_seen)) {
+                    seen.push((row, last_seen));
+                }
+            });
+        }
+        seen
     }
 
     /// Files a session, with its cell if it is in use, unless another has its fingerprint.
@@ -122,6 +154,8 @@ impl Index {
         }
         let Shard { slots, table, .. } = &mut *shard;
         table.insert_unique(session.fingerprint.hash(), place, |&place| hash_of(slots, place));
+        // A rotation files a session again that may have been renewed.
+        *shard.renewed.get_mut() |= 1 << touches::bucket(self.profiles.idle(session.profile));
         if let Some(cell) = cell {
             shard.insert_cell(session.fingerprint, place, cell, self.cell_bytes_max);
         }
@@ -220,11 +254,7 @@ impl Index {
     /// Visits every session that is filed, shard by shard.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Slot)) {
         for shard in &self.shards {
-            let shard = shard.0.read();
-            (0..shard.slots.bound())
-                .filter_map(|place| shard.slots.get(place))
-                .filter(|slot| slot.row() != Row(0))
-                .for_each(&mut visit);
+            shard.for_each(&mut |_, slot| visit(slot));
         }
     }
 
@@ -254,7 +284,45 @@ impl Index {
     }
 }
 
+impl Padded {
+    /// Visits every session that is filed, a piece at a time, so that nobody waits long for the shard.
+    fn for_each(&self, visit: &mut impl FnMut(&Shard, &Slot)) {
+        let mut places = 0..PIECE;
+        loop {
+            let shard = self.0.read();
+            for place in places.clone() {
+                if let Some(slot) = shard.slots.get(place).filter(|slot| slot.row() != Row(0)) {
+                    visit(&shard, slot);
+                }
+            }
+            if places.end >= shard.slots.bound() {
+                return;
+            }
+            places = places.end..places.end.saturating_add(PIECE);
+        }
+    }
+}
+
+/// Places visited at a time: some ten microseconds.
+const PIECE: u32 = 1024;
+
 impl Shard {
+    /// Marks a session as seen now, and the shard as having one.
+    fn touch(&self, slot: &Slot, now: Tick, profiles: &Profiles) {
+        if slot.touch(now) {
+            let bit = 1 << touches::bucket(profiles.idle(slot.profile()));
+            if self.renewed.load(Ordering::Relaxed) & bit == 0 {
+                self.renewed.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether the header of a session in use says that it was seen then.
+    fn says(&self, slot: &Slot, last_seen: Tick) -> bool {
+        let cell = self.hot(Fingerprint(slot.fingerprint));
+        cell.is_some_and(|(_, cell)| cell.lock().header.last_seen >= last_seen)
+    }
+
     fn place(&self, fingerprint: Fingerprint, row: Row) -> Option<u32> {
         let same = |place: &u32| {
             self.slots.get(*place).is_some_and(|slot| slot.row() == row && slot.fingerprint == fingerprint.0)

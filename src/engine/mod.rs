@@ -9,7 +9,7 @@
 //! Each lock may be taken while those before it are held, never the other way round:
 //!
 //! 1. a handle's binding
-//! 2. the writer, the reaper, the turn of a cold load
+//! 2. the writer, the reaper, the gathering of touches, the turn of a cold load
 //! 3. the list of a principal, or of anonymous sessions: never two
 //! 4. a shard of the index: never two
 //! 5. a cell
@@ -47,6 +47,7 @@ mod receipt;
 mod restore;
 mod slab;
 mod slot;
+mod touches;
 mod wheel;
 mod workers;
 mod write;
@@ -104,6 +105,8 @@ pub(crate) struct Engine {
     teller_bell: queue::Bell,
     writer: Mutex<writer::Machine>,
     reaper: Mutex<reaper::Machine>,
+    touches: Mutex<touches::Machine>,
+    idle_in_use: touches::InUse,
     health: health::Health,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
@@ -184,6 +187,8 @@ impl Engine {
             teller_bell: queue::Bell::new(),
             writer: Mutex::new(writer::Machine::new(opened.writer)),
             reaper: Mutex::new(reaper),
+            touches: Mutex::new(touches::Machine::new(clock.now())),
+            idle_in_use: touches::InUse::new(),
             health: health::Health::default(),
             threads: Mutex::new(Vec::new()),
             counters: Counters::default(),

@@ -160,6 +160,7 @@ impl Engine {
         };
         let filed = self.index.insert(&session, cell);
         if filed.is_some() {
+            self.idle_in_use.note(profiles.idle(profile));
             self.count_filed();
         }
         filed

@@ -19,6 +19,7 @@ use super::cell::Cell;
 use super::group::Group;
 use super::receipt::Promise;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::TouchBlock;
 use crate::storage::record::{PrincipalRef, Row};
 use crate::token::Token;
 
@@ -43,6 +44,7 @@ pub(crate) struct Pending {
     pub(crate) cutoffs: Vec<PrincipalRef>,
     /// Principals that may have lost their last session.
     pub(crate) emptied: Vec<PrincipalRef>,
+    pub(crate) touches: Vec<Flush>,
     pub(crate) waiters: Vec<Waiter>,
     /// Somebody waits for the next batch.
     pub(crate) urgent: bool,
@@ -70,6 +72,16 @@ pub(crate) struct Queued {
 pub(crate) struct Swept {
     pub(crate) row: Row,
     pub(crate) cutoff: Option<PrincipalRef>,
+}
+
+/// Last-seen times on their way to disk.
+#[derive(Debug)]
+pub(crate) struct Flush {
+    pub(crate) blocks: Vec<TouchBlock>,
+    /// The bucket of which they say everything, so that its blocks on disk can go.
+    pub(crate) replaces: Option<u32>,
+    /// From then on they do not wait for another commit to ride on, in engine milliseconds.
+    pub(crate) due_ms: u64,
 }
 
 /// Told once how the batch went.
@@ -208,6 +220,19 @@ impl Queue {
         });
     }
 
+    /// Queues last-seen times; they wait for a commit to ride on, as long as they may.
+    pub(crate) fn push_touches(&self, flush: Flush) {
+        {
+            let mut pending = self.pending.lock();
+            if pending.shut {
+                return;
+            }
+            pending.touches.push(flush);
+        }
+        // The writer may sleep for longer than they may wait.
+        self.bell.ring();
+    }
+
     pub(crate) fn push_emptied(&self, principal: PrincipalRef, now_ms: u64) {
         self.push_behind(now_ms, |pending| pending.emptied.push(principal));
     }
@@ -271,7 +296,9 @@ impl Queue {
     pub(crate) fn take(&self, now_ms: u64, force: bool) -> Result<Pending, Option<u64>> {
         let mut pending = self.pending.lock();
         let since_ms = [pending.behind_since_ms, pending.swept_since_ms].into_iter().flatten().min();
-        let due_ms = since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS));
+        let behind_ms = since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS));
+        let touches_ms = pending.touches.iter().map(|flush| flush.due_ms).min();
+        let due_ms = [behind_ms, touches_ms].into_iter().flatten().min();
         if pending.urgent || force || due_ms.is_some_and(|due| due <= now_ms) {
             let shut = pending.shut;
             return Ok(std::mem::replace(&mut *pending, Pending { shut, ..Pending::default() }));
@@ -295,6 +322,7 @@ impl Pending {
             && self.dead.is_empty()
             && self.cutoffs.is_empty()
             && self.emptied.is_empty()
+            && self.touches.is_empty()
             && self.waiters.is_empty()
     }
 }

@@ -1,4 +1,4 @@
-//! Restoring: filling the index from the store at start, and writing last-seen times at the end.
+//! Restoring: filling the index from the store at start.
 //!
 //! It knows the reader's scan and the engine's parts. Invariants: only verified rows are filed, counted or allowed to
 //! raise the row counter; new options shorten stored deadlines and never lengthen them; rows that a cutoff or a
@@ -12,8 +12,8 @@ use super::queue::Swept;
 use super::slot::{ListId, SlotId};
 use crate::error::Result;
 use crate::options::Limits;
+use crate::storage::Scanned;
 use crate::storage::record::{ClassByte, Cutoff, Header, PrincipalRef, Row};
-use crate::storage::{Scanned, TouchBlock, touch};
 use crate::time::Tick;
 
 /// What opening found.
@@ -53,12 +53,13 @@ impl Engine {
         let end = self.reader.last_row()?.map_or(0, |row| row.0.saturating_add(1));
         let middle = if end > PARALLEL_MIN { self.next_row.load(Ordering::SeqCst).min(end) / 2 } else { 0 };
         let (first, second) = std::thread::scope(|scope| {
-            let first = scope.spawn(|| self.scan(0..middle, &touches));
-            let second = self.scan(middle..end, &touches);
+            let first = scope.spawn(|| self.scan(0..middle, &touches.seen));
+            let second = self.scan(middle..end, &touches.seen);
             (first.join(), second)
         });
         let first = first.map_err(|_| crate::error::Error::corrupt("the store is damaged"))??;
         let found = self.adopt_parts([first, second?]);
+        self.touches.lock().found(&touches.bytes);
         self.finish_restore(&cutoffs)?;
         Ok(found)
     }
@@ -182,42 +183,4 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// When every session on disk was last seen, in as few blocks as say it to within a sixty-fourth of an interval.
-    pub(super) fn touch_blocks(&self) -> Vec<TouchBlock> {
-        let mut seen: Vec<(u32, Tick, Row)> = Vec::new();
-        self.index.for_each(|slot| {
-            let on_disk = !self.settings.anonymous_in_memory || slot.list() != ListId::ANONYMOUS;
-            if on_disk {
-                seen.push((self.index.profiles().idle(slot.profile()), slot.last_seen(), slot.row()));
-            }
-        });
-        // Newest first within each idle timeout: a block reaches back 255 steps from its first entry.
-        seen.sort_unstable_by_key(|&(idle, last_seen, _)| (idle, std::cmp::Reverse(last_seen)));
-        let mut blocks: Vec<TouchBlock> = Vec::new();
-        for (idle, last_seen, row) in seen {
-            let fits =
-                |block: &&mut TouchBlock| block.idle == idle && last_seen >= touch::oldest(block.tick, block.step);
-            match blocks.last_mut().filter(fits) {
-                Some(block) => block.entries.push((row, last_seen)),
-                None => {
-                    let step = touch_step(idle);
-                    blocks.push(TouchBlock { idle, tick: last_seen, step, entries: vec![(row, last_seen)] });
-                }
-            }
-        }
-        blocks.iter_mut().for_each(|block| block.entries.sort_unstable_by_key(|&(row, _)| row));
-        blocks
-    }
-}
-
-/// Seconds by which a last-seen time on disk may lag before a write of the session brings it along: a twentieth of the
-/// idle timeout, at most an hour.
-pub(super) fn touch_interval(idle: u32) -> u32 {
-    (idle / 20).clamp(1, 3600)
-}
-
-/// Seconds in one step of age: a sixty-fourth of that.
-fn touch_step(idle: u32) -> u8 {
-    u8::try_from(touch_interval(idle) / 64).unwrap_or(u8::MAX).max(1)
 }

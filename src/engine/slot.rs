@@ -91,11 +91,13 @@ impl Slot {
         Tick(self.last_seen.load(Ordering::Relaxed))
     }
 
-    /// Moves last seen forward; never back, whatever order threads come in.
-    pub(crate) fn touch(&self, now: Tick) {
-        if self.last_seen.load(Ordering::Relaxed) < now.0 {
+    /// Moves last seen forward; never back, whatever order threads come in. `true` if it moved, perhaps.
+    pub(crate) fn touch(&self, now: Tick) -> bool {
+        let moves = self.last_seen.load(Ordering::Relaxed) < now.0;
+        if moves {
             self.last_seen.fetch_max(now.0, Ordering::Relaxed);
         }
+        moves
     }
 
     /// The moment from which the session is dead unless it is used before.

@@ -88,7 +88,9 @@ impl Engine {
     fn run_reaper(self: &Arc<Self>) {
         while self.check_open().is_ok() {
             self.reap();
-            let wake = self.reaper.lock().step(self).map_or(u32::MAX, |wake| wake.0);
+            let expiry = self.reaper.lock().step(self);
+            let wake = [expiry, self.gather_touches()].into_iter().flatten().min();
+            let wake = wake.map_or(u32::MAX, |wake| wake.0);
             self.reaper_wake.store(wake, Ordering::Release);
             // A slot filed between the step and the store would ring for a wake that is not set yet.
             let nap = if self.unarmed.lock().is_empty() {
@@ -105,6 +107,7 @@ impl Engine {
     /// Does all work that is due, for an engine without threads.
     pub(crate) fn run_pending(self: &Arc<Self>) {
         self.reap();
+        self.gather_touches();
         while self.write_turn(false).is_some_and(|wake_ms| wake_ms <= self.clock.now_ms()) {}
     }
 

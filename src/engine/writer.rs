@@ -13,10 +13,9 @@ use super::cell::{Cell, Content, Life};
 use super::group::{Group, Kind};
 use super::health::closed;
 use super::queue::{Answer, Failure, Pending, Queued, Swept, WRITE_BEHIND_MS};
-use super::restore::touch_interval;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::record::{Body, Header, PrincipalRef, Row};
-use crate::storage::{self, Batch, Put};
+use crate::storage::{self, Batch, Put, Replaced};
 
 /// The writer's state; its owner, a thread or whoever drives the engine by hand, holds it alone.
 #[derive(Debug)]
@@ -36,6 +35,9 @@ const ROW_RESERVE: u64 = 1 << 18;
 const SWEEP_RUNS_MAX: usize = 128;
 /// The same, where somebody waits for the batch.
 const SWEEP_RUNS_URGENT_MAX: usize = 16;
+
+/// Last-seen times that ride on a batch that somebody waits for: a few pages.
+const TOUCHES_URGENT_MAX: usize = 4096;
 
 /// A batch, and what is to be done once it is durable.
 #[derive(Debug, Default)]
@@ -127,7 +129,7 @@ impl Machine {
         }
         engine.refuse(engine.queue.shut());
         let Some(mut storage) = self.storage.take() else { return Ok(()) };
-        let last = Batch { touches: engine.touch_blocks(), replace_touches: true, ..engine.empty_batch() };
+        let last = Batch { touches: engine.touch_blocks(), replaced_touches: Replaced::All, ..engine.empty_batch() };
         let touched = if engine.health.check_writable().is_ok() { storage.apply(&last) } else { Ok(()) };
         let closed = storage.close();
         touched.and(closed)
@@ -168,6 +170,7 @@ impl Engine {
         built.batch.ends_sessions |= pending.ends_sessions;
         built.batch.deletes.append(&mut pending.dead);
         self.build_sweep(&mut pending, built);
+        self.build_touches(&mut pending, built);
         pending.cutoffs.sort_unstable();
         pending.cutoffs.dedup();
         built.batch.cutoffs =
@@ -181,18 +184,10 @@ impl Engine {
 
     fn snapshot(&self, cell: &Cell) -> Result<Option<(Put, u64)>> {
         let (header, header_pending, data, data_key, wrap, facts, version) = {
-            // Looked up first, because a shard's lock comes before a cell's.
-            let fingerprint = cell.lock().header.fingerprint;
-            let last_seen = self.index.find(fingerprint, cell.row, |_, slot| slot.last_seen());
             let mut content = cell.lock();
             self.dequeue(&mut content);
             if content.life != Life::Live || content.memory_only {
                 return Ok(None);
-            }
-            let last_seen = last_seen.unwrap_or_default();
-            if last_seen.since(content.header.last_seen) >= touch_interval(content.header.idle) {
-                content.header.last_seen = last_seen;
-                content.header_pending = true;
             }
             let pending = content.header_pending;
             let key = content.data_key.clone();
@@ -279,6 +274,22 @@ impl Engine {
         }
         built.batch.deletes.extend(swept.iter().map(|swept| swept.row));
         built.swept = swept;
+    }
+
+    /// Takes last-seen times along. Where somebody waits, many of them wait for as long as they may.
+    fn build_touches(&self, pending: &mut Pending, built: &mut Built) {
+        let now_ms = self.clock.now_ms();
+        let mut replaced = Vec::new();
+        for flush in pending.touches.drain(..) {
+            let entries: usize = flush.blocks.iter().map(|block| block.entries.len()).sum();
+            if pending.urgent && entries > TOUCHES_URGENT_MAX && now_ms < flush.due_ms {
+                self.queue.push_touches(flush);
+                continue;
+            }
+            replaced.extend(flush.replaces);
+            built.batch.touches.extend(flush.blocks);
+        }
+        built.batch.replaced_touches = Replaced::Buckets(replaced);
     }
 
     /// The batch failed. Where its outcome is unknown, nothing of a group may go on; else all is as before it.

@@ -4,6 +4,7 @@
 //! one keeps freed pages from being used again; nothing is returned that was not verified; "not there" is `None`
 //! and damage is an error.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,6 +29,15 @@ pub(crate) enum Scanned {
     Live(Header),
     /// The header's tag is wrong, or its server key was dropped: it authenticates nobody.
     Refused,
+}
+
+/// The touches of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Touches {
+    /// The latest of each row, ascending by row.
+    pub(crate) seen: Vec<(Row, Tick)>,
+    /// Bytes of the blocks of each bucket.
+    pub(crate) bytes: HashMap<u64, u64>,
 }
 
 const WHAT: &str = "failed to read `store.redb`";
@@ -112,19 +122,20 @@ impl Reader {
         self.with(|transaction| Ok(transaction.open_table(SESSIONS)?.last()?.map(|(row, _)| Row(row.value()))))
     }
 
-    /// Every persisted touch, the latest of each row, ascending by row. Damaged blocks are left out: losing a touch
-    /// only shortens a session's life.
-    pub(crate) fn touches(&self) -> Result<Vec<(Row, Tick)>> {
-        let mut touches = Vec::new();
+    /// Every persisted touch. Damaged blocks are left out: losing a touch only shortens a session's life.
+    pub(crate) fn touches(&self) -> Result<Touches> {
+        let mut touches = Touches::default();
         self.with(|transaction| {
             for entry in transaction.open_table(TOUCHES)?.iter()? {
                 let (key, block) = entry?;
-                touches.extend(touch::decode(key.value(), block.value(), self.keys.store()).unwrap_or_default());
+                let (key, block) = (key.value(), block.value());
+                *touches.bytes.entry(touch::bucket_of(key)).or_default() += block.len() as u64;
+                touches.seen.extend(touch::decode(key, block, self.keys.store()).unwrap_or_default());
             }
             Ok(())
         })?;
-        touches.sort_unstable_by_key(|&(row, seen)| (row, std::cmp::Reverse(seen)));
-        touches.dedup_by_key(|(row, _)| *row);
+        touches.seen.sort_unstable_by_key(|&(row, seen)| (row, std::cmp::Reverse(seen)));
+        touches.seen.dedup_by_key(|(row, _)| *row);
         Ok(touches)
     }
 

@@ -14,6 +14,8 @@
 //! | 10 | .. | entries: row as LEB128 difference to the one before, then age in steps, 1 byte |
 //! | end | 16 | tag over the key and all bytes before |
 
+use std::ops::RangeInclusive;
+
 use super::record::Row;
 use crate::seal::Tagger;
 use crate::time::Tick;
@@ -22,16 +24,50 @@ const VERSION: u8 = 1;
 const LABEL: &str = "touches";
 const TAG_BYTES: usize = 16;
 
-/// The key of a block: sessions of like idle timeouts share a bucket, so that a bucket's blocks can be dropped
-/// by range once its longest timeout has passed.
+/// The key of a block: sessions of like idle timeouts share a bucket, the binary logarithm of theirs, because blocks of
+/// like intervals are written and replaced together.
 pub(crate) fn key(idle: u32, flush: u64) -> u64 {
-    debug_assert!(flush < 1 << 56, "flush number {flush} reaches into the bucket");
-    u64::from(idle.max(1).ilog2()) << 56 | flush
+    debug_assert!(flush < 1 << BUCKET_SHIFT, "flush number {flush} reaches into the bucket");
+    u64::from(idle.max(1).ilog2()) << BUCKET_SHIFT | flush
 }
+
+/// The keys of a bucket.
+pub(crate) const fn keys(bucket: u32) -> RangeInclusive<u64> {
+    let first = (bucket as u64) << BUCKET_SHIFT;
+    first..=first | ((1 << BUCKET_SHIFT) - 1)
+}
+
+/// The bucket that a key belongs to.
+pub(crate) const fn bucket_of(key: u64) -> u64 {
+    key >> BUCKET_SHIFT
+}
+
+/// Flush numbers take the bits below.
+const BUCKET_SHIFT: u32 = 56;
 
 /// The oldest last-seen time that a block counting back from `tick` can hold.
 pub(crate) const fn oldest(tick: Tick, step: u8) -> Tick {
     Tick(tick.0.saturating_sub(255 * step as u32))
+}
+
+/// Bytes of a block, about: a little under the size of a page of the B-tree that is a power of two, so that little of it
+/// stays empty.
+const BLOCK_BYTES_MAX: usize = 64_000;
+
+/// Cuts entries, ascending by row, into parts that make blocks of a good size.
+pub(crate) fn parts(mut entries: &[(Row, Tick)]) -> impl Iterator<Item = &[(Row, Tick)]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let mut before = 0;
+        let fitting = entries.iter().take_while(|(row, _)| {
+            bytes += varint_bytes(row.0 - before) + 1;
+            before = row.0;
+            bytes <= BLOCK_BYTES_MAX
+        });
+        let (part, rest) = entries.split_at_checked(fitting.count())?;
+        entries = rest;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// Lays a block out. `entries` ascend by row; each time is within `oldest(tick, step)..=tick`.
@@ -79,6 +115,11 @@ pub(crate) fn decode(key: u64, bytes: &[u8], tagger: &Tagger) -> Option<Vec<(Row
     rest.is_empty().then_some(entries)
 }
 
+const fn varint_bytes(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
 /// Unsigned LEB128.
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -122,6 +163,20 @@ mod tests {
         let bytes = encode(7, Tick(9), 1, &[(Row(1), Tick(8))], &tagger());
         assert!(decode(7, &bytes, &tagger()).is_some());
         assert!(decode(8, &bytes, &tagger()).is_none());
+    }
+
+    #[test]
+    fn parts_fill_a_block_and_leave_nothing_out() {
+        for stride in [1, 100, 1 << 20, 1 << 40] {
+            let entries: Vec<_> = (1..=50_000).map(|n| (Row(n * stride), Tick(5000))).collect();
+            let parts: Vec<_> = parts(&entries).collect();
+            assert_eq!(parts.concat(), entries);
+            for part in &parts {
+                assert!(encode(7, Tick(5000), 1, part, &tagger()).len() <= BLOCK_BYTES_MAX + 26);
+            }
+            assert!(parts.iter().rev().skip(1).all(|part| part.len() > BLOCK_BYTES_MAX / 9));
+        }
+        assert_eq!(parts(&[]).count(), 0);
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use super::backend::Backend;
 use super::disk::Disk;
 use super::record::{Cutoff, State};
 use super::schema::{BODIES, CUTOFFS, META, META_STATE, PRINCIPALS, SESSIONS, TOUCHES};
-use super::{Batch, Database, Keys, Put, closed, epoch, failed, touch};
+use super::{Batch, Database, Keys, Put, Replaced, closed, epoch, failed, touch};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The one road to the disk.
@@ -242,12 +242,17 @@ fn put_cutoffs(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut 
 }
 
 fn put_touches(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut State, keys: &Keys) -> Filled {
-    if batch.touches.is_empty() && !batch.replace_touches {
+    if batch.touches.is_empty() && batch.replaced_touches == Replaced::default() {
         return Ok(());
     }
     let mut table = transaction.open_table(TOUCHES)?;
-    if batch.replace_touches {
-        table.retain(|_, _| false)?;
+    match &batch.replaced_touches {
+        Replaced::All => table.retain(|_, _| false)?,
+        Replaced::Buckets(buckets) => {
+            for &bucket in buckets {
+                table.retain_in(touch::keys(bucket), |_, _| false)?;
+            }
+        }
     }
     for block in &batch.touches {
         let key = touch::key(block.idle, state.next_flush);

@@ -154,6 +154,7 @@ fn a_saved_session_counts_its_idle_time_from_the_save_after_a_crash() {
         clock.advance(Duration::from_secs(600));
         let session = sessions.load(&token).unwrap().unwrap();
         session.set(BLOB, &vec![number]).unwrap();
+        sessions.run_pending();
         session.save().unwrap().blocking_wait().unwrap();
     }
     directory.restore_power();

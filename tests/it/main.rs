@@ -37,5 +37,7 @@ mod tamper;
 mod threads;
 mod tidy;
 #[cfg(feature = "sim")]
+mod touches;
+#[cfg(feature = "sim")]
 mod traps;
 mod web;

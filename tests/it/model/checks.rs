@@ -5,7 +5,7 @@ use std::time::Duration;
 use dwell::{SessionId, Sessions, Token};
 
 use super::client::{FIELD_NAMES, FIELDS, NAMES, World};
-use super::plain::{Fields, Kept};
+use super::plain::{Fields, Found, Kept};
 
 impl World {
     pub(super) fn learn(&mut self, token: Token, session: usize, generation: u32) {
@@ -69,10 +69,11 @@ fn fields_of(handle: &dwell::Session) -> Fields {
     named.filter_map(|(name, field)| Some((name, handle.get(field).unwrap()?))).collect()
 }
 
-pub(super) fn found_on_disk(sessions: &Sessions, tokens: &[(Token, usize, u32)], session: usize) -> Option<Kept> {
+pub(super) fn found_on_disk(sessions: &Sessions, tokens: &[(Token, usize, u32)], session: usize) -> Option<Found> {
     let mut opening = tokens.iter().filter(|(_, other, _)| *other == session).filter_map(|(token, _, generation)| {
         let handle = sessions.load_without_touch(token).unwrap()?;
-        Some(Kept { generation: *generation, fields: fields_of(&handle), seen: 0 })
+        let kept = Kept { generation: *generation, fields: fields_of(&handle) };
+        Some(Found { kept, left: handle.idle_left().unwrap().unwrap().as_secs() })
     });
     let found = opening.next();
     assert!(opening.next().is_none(), "two tokens open session {session}");

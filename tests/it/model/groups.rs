@@ -17,7 +17,7 @@ pub(super) struct Group {
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     SignIn { who: usize, old: Option<usize>, new: usize, evicted: Vec<usize> },
-    Rotation { session: Option<usize>, at: u64 },
+    Rotation { session: Option<usize> },
 }
 
 impl Plain {
@@ -107,8 +107,9 @@ impl Plain {
         if !self.is_live(session) {
             return Err(ErrorKind::Gone);
         }
-        self.sessions[session].seen = self.now;
-        let group = self.push(Kind::Rotation { session: Some(session), at: self.now }, binding);
+        let now = self.now;
+        self.sessions[session].see(now);
+        let group = self.push(Kind::Rotation { session: Some(session) }, binding);
         self.sessions[session].pending = Some(group);
         Ok(group)
     }
@@ -159,7 +160,7 @@ impl Plain {
                     Ok((new, 0))
                 }
             }
-            Kind::Rotation { session, at } => {
+            Kind::Rotation { session } => {
                 let session = session.unwrap();
                 if self.groups[group].killed {
                     Err(ErrorKind::Gone)
@@ -168,9 +169,6 @@ impl Plain {
                     found.generation += 1;
                     found.pending = None;
                     found.note(true);
-                    if let Some(Some(kept)) = found.disk.last_mut() {
-                        kept.seen = at;
-                    }
                     Ok((session, found.generation))
                 }
             }

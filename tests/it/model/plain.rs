@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) absolute: u64,
     pub(crate) idle: u64,
     pub(crate) seen: u64,
+    /// Every time it was seen, as far as they matter: the first is on disk.
+    pub(crate) uses: Vec<u64>,
     /// In memory: not ended, not collected, not waiting for its sign-in.
     pub(crate) filed: bool,
     pub(crate) memory_only: bool,
@@ -57,7 +59,14 @@ pub(crate) struct Session {
 pub(crate) struct Kept {
     pub(crate) generation: u32,
     pub(crate) fields: Fields,
-    pub(crate) seen: u64,
+}
+
+/// What a start found of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) kept: Kept,
+    /// Seconds until its idle timeout or its absolute deadline, whichever is sooner.
+    pub(crate) left: u64,
 }
 
 /// A state of a session that somebody asked to be saved.
@@ -87,6 +96,8 @@ pub(crate) struct Plain {
     pub(super) urgent: bool,
     pub(crate) flushes: u64,
     pub(super) collected_at: u64,
+    /// When the workers ran last.
+    pub(super) ran_at: u64,
     /// Who may sign in was changed since the last flush.
     pub(crate) flags_changed: bool,
     /// Rows of sign-ins that failed after they were written, by principal: a power cut may leave them.
@@ -108,15 +119,24 @@ impl Session {
         if self.memory_only {
             return;
         }
-        // Of a session in use only the header's time is on disk; the latest one written counts.
-        let seen = self.disk.iter().flatten().last().map(|kept| kept.seen);
-        let kept = exists.then(|| Kept {
-            generation: self.generation,
-            fields: self.fields.clone(),
-            // A write brings the last-seen time along once it lags by a twentieth of the idle timeout.
-            seen: seen.filter(|seen| self.seen - seen < (self.idle / 20).clamp(1, 3600)).unwrap_or(self.seen),
-        });
-        self.disk.push(kept);
+        self.disk.push(exists.then(|| self.kept()));
+    }
+
+    fn kept(&self) -> Kept {
+        Kept { generation: self.generation, fields: self.fields.clone() }
+    }
+
+    pub(super) fn see(&mut self, now: u64) {
+        self.seen = now;
+        self.uses.push(now);
+    }
+
+    /// The oldest time that the disk may say it was last seen, if the workers last ran at `ran_at`: what is an interval
+    /// older than that is there, to within a step.
+    fn seen_at_least(&self, ran_at: u64) -> u64 {
+        let interval = (self.idle / 20).clamp(1, 3600);
+        let stored = self.uses.iter().rev().find(|&&at| at + interval <= ran_at).or_else(|| self.uses.first());
+        stored.copied().unwrap_or(self.seen).saturating_sub(interval / 64)
     }
 }
 
@@ -134,6 +154,7 @@ impl Plain {
             urgent: false,
             flushes: 0,
             collected_at: 1,
+            ran_at: 1,
             flags_changed: false,
             ghosts: BTreeMap::new(),
         }
@@ -167,7 +188,8 @@ impl Plain {
             return None;
         }
         if touch {
-            self.sessions[session].seen = self.now;
+            let now = self.now;
+            self.sessions[session].see(now);
         }
         Some(self.bind(Bound::At { session, generation }))
     }
@@ -242,6 +264,7 @@ impl Plain {
             absolute: self.now + lifetime,
             idle,
             seen: self.now,
+            uses: vec![self.now],
             filed: who.is_none(),
             memory_only,
             filed_at: self.filings,
@@ -340,6 +363,7 @@ impl Plain {
 
     /// The reaper. It comes by once in a second.
     pub(crate) fn collect(&mut self) {
+        self.ran_at = self.now;
         if std::mem::replace(&mut self.collected_at, self.now) == self.now {
             return;
         }
@@ -357,16 +381,12 @@ impl Plain {
         for session in &mut self.sessions {
             let exists = session.filed && !session.memory_only;
             session.passed += session.disk.len();
-            session.disk = vec![exists.then(|| Kept {
-                generation: session.generation,
-                fields: session.fields.clone(),
-                seen: session.seen,
-            })];
+            session.disk = vec![exists.then(|| session.kept())];
         }
     }
 
     /// A power cut and a start: of each session one of the states that may be on disk is there, as `found` tells.
-    pub(crate) fn crash(&mut self, mut found: impl FnMut(usize) -> Option<Kept>) {
+    pub(crate) fn crash(&mut self, mut found: impl FnMut(usize) -> Option<Found>) {
         for group in std::mem::take(&mut self.pending) {
             self.groups[group].outcome = Some(Err(ErrorKind::Unknown));
         }
@@ -377,14 +397,20 @@ impl Plain {
         for at in 0..self.sessions.len() {
             let there = found(at);
             let session = &mut self.sessions[at];
-            let dead = |kept: &Kept| self.now >= session.absolute.min(kept.seen + session.idle);
-            // What another generation's token opens is found by what it opens; when it was seen is not told.
+            let soonest = session.absolute.min(session.seen_at_least(self.ran_at) + session.idle);
+            if let Some(there) = &there {
+                let deadlines = soonest..=session.deadline();
+                let deadline = self.now + there.left;
+                assert!(
+                    deadlines.contains(&deadline),
+                    "after a power cut session {at} ends at {deadline}: {session:?}"
+                );
+                session.seen = session.seen.min(deadline - session.idle.min(deadline));
+            }
             let matching = session.disk.iter().rev().find(|state| match (state, &there) {
-                (Some(kept), Some(there)) => {
-                    (kept.generation, &kept.fields) == (there.generation, &there.fields) && !dead(kept)
-                }
-                // The quota is applied again at the start.
-                (Some(kept), None) => dead(kept) || session.who.is_none() && crowded,
+                (Some(kept), Some(there)) => *kept == there.kept,
+                // It may have run out by what is on disk; the quota is applied again at the start.
+                (Some(_), None) => self.now >= soonest || session.who.is_none() && crowded,
                 (None, there) => there.is_none(),
             });
             let Some(matching) = matching.cloned() else {
@@ -401,6 +427,7 @@ impl Plain {
     /// A start from what is on disk. Handles from before are worth nothing any more.
     pub(crate) fn start(&mut self) {
         self.collected_at = self.now;
+        self.ran_at = self.now;
         self.bindings.iter_mut().for_each(|bound| *bound = Bound::Fresh { signing_in: None });
         for at in 0..self.sessions.len() {
             let session = &mut self.sessions[at];
@@ -410,7 +437,7 @@ impl Plain {
             if let Some(Some(kept)) = session.disk.first().cloned() {
                 session.generation = kept.generation;
                 session.fields = kept.fields;
-                session.seen = kept.seen;
+                session.uses = vec![session.seen];
                 session.filed = self.now < session.deadline();
             }
         }

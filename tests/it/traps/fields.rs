@@ -3,7 +3,7 @@
 use dwell::{ErrorKind, Field};
 
 use super::hook::Hook;
-use super::{Bench, VISITS, begin, lives, sign_in};
+use super::{Bench, VISITS, begin, lives};
 
 const CART: Field<u64> = Field::new("cart").keep_on_sign_in();
 const NOTE: Field<String> = Field::new("note");
@@ -31,24 +31,6 @@ fn reading_a_session_that_is_not_there_yet_creates_nothing() {
     sessions.run_pending();
     let stats = sessions.stats();
     assert_eq!((stats.sessions, stats.principals, stats.cached, stats.commits), (0, 0, 0, 0));
-    assert_eq!(bench.directory.operations(), operations);
-    assert!(bench.directory.contents() == before);
-}
-
-#[test]
-fn loading_and_reading_a_session_writes_nothing() {
-    let bench = Bench::new();
-    let sessions = bench.open();
-    let (_, token) = sign_in(&sessions, "ada");
-    bench.advance(60);
-    sessions.run_pending();
-    let (before, operations) = (bench.directory.contents(), bench.directory.operations());
-    for _ in 0..100 {
-        bench.advance(5);
-        let session = sessions.load(&token).unwrap().unwrap();
-        session.get(VISITS).unwrap();
-        sessions.run_pending();
-    }
     assert_eq!(bench.directory.operations(), operations);
     assert!(bench.directory.contents() == before);
 }

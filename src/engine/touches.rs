@@ -1,0 +1,252 @@
+//! Touches: brings last-seen times to disk now and then, so that a renewal costs no write and a crash little.
+//!
+//! It knows the index and the queue. A request renews its session by storing the time in the slot; the shard remembers
+//! in one bit that some session of like idle timeout was renewed. Three quarters of an [`interval`] later the renewed
+//! ones are gathered into blocks of a few bytes for each, which ride on the next commit or, once the interval is over,
+//! get one of their own.
+//!
+//! Invariants: a stored time is never later than the true one, and lags behind it by at most an interval, the time that a
+//! commit takes aside; so a crash ends an idle session early, by that much, and never late. What is on disk of a bucket
+//! is bounded by a multiple of what says everything once: when it gets there, everything is said anew and the old blocks
+//! go in the same commit. Blocks need not name live rows: entries of rows that are gone mean nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::Engine;
+use super::index::Index;
+use super::queue::Flush;
+use crate::storage::record::Row;
+use crate::storage::{TouchBlock, touch};
+use crate::time::Tick;
+
+/// Buckets of idle timeouts, by their binary logarithm.
+pub(crate) const BUCKETS: usize = 32;
+
+/// The bucket of an idle timeout in seconds.
+pub(crate) const fn bucket(idle: u32) -> u32 {
+    if idle == 0 { 0 } else { idle.ilog2() }
+}
+
+/// Seconds by which a last-seen time on disk may lag behind: a twentieth of the idle timeout, at least a second, at most
+/// an hour.
+pub(crate) const fn interval(idle: u32) -> u32 {
+    let twentieth = idle / 20;
+    if twentieth < 1 {
+        1
+    } else if twentieth > 3600 {
+        3600
+    } else {
+        twentieth
+    }
+}
+
+/// Seconds between two gatherings: the rest of the interval is left for a commit to ride on.
+const fn period(idle: u32) -> u32 {
+    let period = interval(idle) / 4 * 3;
+    if period == 0 { 1 } else { period }
+}
+
+/// Seconds in one step of age: a sixty-fourth of an interval.
+fn step_of(idle: u32) -> u8 {
+    u8::try_from(interval(idle) / 64).unwrap_or(u8::MAX).max(1)
+}
+
+/// Which idle timeouts sessions were filed with since the start.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    /// The shortest of each bucket; `u32::MAX` for one that is not in use.
+    shortest: [AtomicU32; BUCKETS],
+}
+
+impl InUse {
+    pub(crate) fn new() -> Self {
+        Self { shortest: std::array::from_fn(|_| AtomicU32::new(u32::MAX)) }
+    }
+
+    pub(crate) fn note(&self, idle: u32) {
+        if let Some(shortest) = self.shortest.get(bucket(idle) as usize)
+            && shortest.load(Ordering::Relaxed) > idle
+        {
+            shortest.fetch_min(idle, Ordering::Relaxed);
+        }
+    }
+
+    /// The buckets in use, each with its shortest timeout.
+    fn each(&self) -> impl Iterator<Item = (usize, u32)> {
+        let shortest = self.shortest.iter().map(|idle| idle.load(Ordering::Relaxed));
+        shortest.enumerate().filter(|&(_, idle)| idle != u32::MAX)
+    }
+}
+
+/// The time of a gathering, for the next one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since {
+    pub(crate) tick: Tick,
+    /// Rows from here on were made after it. Their headers may say already when they were seen last.
+    pub(crate) row: Row,
+}
+
+/// The gatherer's state.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    buckets: [Progress; BUCKETS],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// When the bucket was gathered last: what was renewed from then on is not on disk.
+    gathered: Tick,
+    /// Rows below were there then.
+    next_row: u64,
+    /// Bytes of its blocks on disk, about.
+    on_disk: u64,
+}
+
+/// Bytes that an entry and a block take, about: for deciding when to say everything anew.
+const ENTRY_BYTES: u64 = 3;
+const BLOCK_BYTES: u64 = 40;
+/// A bucket's blocks may take this many times what saying everything once takes, and as much as this besides. So saying
+/// it anew adds a quarter to what renewals write, and blocks take 15 bytes a session at most.
+const GROWTH_MAX: u64 = 4;
+const SMALL: u64 = 64 * 1024;
+
+impl Machine {
+    pub(crate) fn new(now: Tick) -> Self {
+        Self { buckets: [Progress { gathered: now, ..Progress::default() }; BUCKETS] }
+    }
+
+    /// Takes into account what opening found, in bytes for each bucket.
+    pub(crate) fn found(&mut self, bytes: &HashMap<u64, u64>) {
+        for (progress, number) in self.buckets.iter_mut().zip(0..) {
+            progress.on_disk = bytes.get(&number).copied().unwrap_or_default();
+        }
+    }
+
+    /// Gathers what is due. Returns the tick at which there may be more.
+    pub(crate) fn step(&mut self, engine: &Engine) -> Option<Tick> {
+        let now = engine.clock.now();
+        if engine.live() == 0 {
+            return None;
+        }
+        let mut wake = None;
+        for (number, idle) in engine.idle_in_use.each() {
+            let Some(progress) = self.buckets.get_mut(number) else { continue };
+            if progress.gathered.plus(period(idle)) <= now {
+                progress.gather(engine, idle, now);
+            }
+            let next = progress.gathered.plus(period(idle));
+            wake = Some(wake.map_or(next, |wake: Tick| wake.min(next)));
+        }
+        wake
+    }
+}
+
+impl Progress {
+    fn gather(&mut self, engine: &Engine, idle: u32, now: Tick) {
+        let since = Since { tick: self.gathered, row: Row(self.next_row) };
+        // Read before the slots: what is made from now on is new to the next gathering too.
+        self.next_row = engine.next_row.load(Ordering::SeqCst);
+        self.gathered = now;
+        let mut seen = engine.index.renewed(bucket(idle), since);
+        if seen.is_empty() {
+            return;
+        }
+        let most = u64::from(engine.live()) * ENTRY_BYTES * GROWTH_MAX + SMALL;
+        let anew = self.on_disk > most;
+        if anew {
+            seen = all(&engine.index, bucket(idle));
+            self.on_disk = 0;
+        }
+        let blocks = blocks(idle, seen);
+        self.on_disk += blocks.iter().map(|block| BLOCK_BYTES + block.entries.len() as u64 * ENTRY_BYTES).sum::<u64>();
+        engine.queue.push_touches(Flush {
+            blocks,
+            replaces: anew.then(|| bucket(idle)),
+            due_ms: u64::from(since.tick.plus(interval(idle)).0) * 1000,
+        });
+    }
+}
+
+/// When every session of a bucket that has a row on disk was last seen.
+fn all(index: &Index, number: u32) -> Vec<(Row, Tick)> {
+    let mut seen = Vec::new();
+    index.for_each(|slot| {
+        if bucket(index.profiles().idle(slot.profile())) == number && slot.row().0 < Row::MEMORY {
+            seen.push((slot.row(), slot.last_seen()));
+        }
+    });
+    seen
+}
+
+/// Lays last-seen times out in as few blocks as say them to within a step.
+fn blocks(idle: u32, mut seen: Vec<(Row, Tick)>) -> Vec<TouchBlock> {
+    let step = step_of(idle);
+    // Newest first: a block reaches back 255 steps from its first entry.
+    seen.sort_unstable_by_key(|&(_, last_seen)| std::cmp::Reverse(last_seen));
+    let reach = seen.chunk_by({
+        let mut first = seen.first().map_or(Tick(0), |&(_, last_seen)| last_seen);
+        move |_, &(_, last_seen)| {
+            let fits = last_seen >= touch::oldest(first, step);
+            if !fits {
+                first = last_seen;
+            }
+            fits
+        }
+    });
+    let mut blocks = Vec::new();
+    for part in reach {
+        let tick = part.first().map_or(Tick(0), |&(_, last_seen)| last_seen);
+        let mut entries = part.to_vec();
+        entries.sort_unstable_by_key(|&(row, _)| row);
+        blocks.extend(touch::parts(&entries).map(|entries| TouchBlock { idle, tick, step, entries: entries.to_vec() }));
+    }
+    blocks
+}
+
+impl Engine {
+    /// Gathers last-seen times that are due for the disk. Returns when there may be more.
+    pub(super) fn gather_touches(&self) -> Option<Tick> {
+        self.touches.lock().step(self)
+    }
+
+    /// When every session on disk was last seen: for a stop, after which nothing is left to lag.
+    pub(super) fn touch_blocks(&self) -> Vec<TouchBlock> {
+        let each = self.idle_in_use.each();
+        each.flat_map(|(_, idle)| blocks(idle, all(&self.index, bucket(idle)))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn intervals_are_a_twentieth_between_a_second_and_an_hour() {
+        for (idle, expected) in [(1, 1), (3, 1), (19, 1), (40, 2), (1800, 90), (72_000, 3600), (u32::MAX, 3600)] {
+            assert_eq!(interval(idle), expected, "{idle}");
+            assert!(period(idle) >= 1 && period(idle) <= interval(idle));
+            assert!(interval(idle) <= (idle / 4).max(1), "a quarter of the timeout at most");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_say_every_time_to_within_a_step_and_never_later(
+            idle in 1_u32..10_000_000, ages in proptest::collection::vec(0_u32..20_000, 0..200),
+        ) {
+            let seen: Vec<_> =
+                ages.iter().zip(1..).map(|(&age, row)| (Row(row), Tick(100_000 - age))).collect();
+            let blocks = blocks(idle, seen.clone());
+            let mut said: Vec<_> = blocks.iter().flat_map(|block| {
+                assert!(block.entries.is_sorted_by(|a, b| a.0 < b.0));
+                assert!(block.entries.iter().all(|&(_, at)| at <= block.tick && at >= touch::oldest(block.tick, block.step)));
+                block.entries.clone()
+            }).collect();
+            said.sort_unstable();
+            prop_assert_eq!(said, seen);
+        }
+    }
+}
