@@ -109,7 +109,7 @@ fn on_thread<T>(loads: &Loads<'_, T>, order: &[u32], start: &Barrier, load: &imp
 /// Loads between two looks at the clock.
 const STRIDE: usize = 1024;
 
-fn shuffled(count: usize, seed: u64) -> Vec<u32> {
+pub(crate) fn shuffled(count: usize, seed: u64) -> Vec<u32> {
     let mut order: Vec<u32> = (0..u32::try_from(count).unwrap()).collect();
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     order

@@ -1,6 +1,6 @@
 //! What the engine costs, in sessions a second, bytes and seconds.
 //!
-//! `cargo bench --bench engine` takes about a minute and a half. Options, after `--`: `--quick` runs everything small, to see
+//! `cargo bench --bench engine` takes about a minute and three quarters. Options, after `--`: `--quick` runs everything small, to see
 //! that it works; `--full` adds a million sessions and restarts with them (about two minutes more and 2 GiB of
 //! memory); `--dir DIR` puts the store on another disk than that of temporary files.
 //!
@@ -13,6 +13,7 @@ mod disk;
 mod durable;
 mod loads;
 mod mix;
+mod renewals;
 mod report;
 mod restart;
 mod store;
@@ -88,6 +89,9 @@ fn main() {
     report::heading("web mix: all load, 5 % change and save, 0.5 % sign in, 0.2 % sign out");
     mix::run(&sessions, &mut tokens, plan.run);
     sessions.close().unwrap();
+
+    report::heading(&format!("renewals: {} sessions, each loaded in random order", plan.sessions));
+    renewals::all(home.path(), plan.sessions);
 
     if plan.full {
         report::heading(&format!("{} sessions", plan.sessions_full));
