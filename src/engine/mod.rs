@@ -47,6 +47,7 @@ mod receipt;
 mod restore;
 mod slab;
 mod slot;
+mod sweep;
 mod touches;
 mod wheel;
 mod workers;

@@ -149,6 +149,7 @@ impl Engine {
     ) -> Option<SlotId> {
         let profiles = self.index.profiles();
         let profile = profiles.find(header.class, header.idle);
+        profiles.note_span(profiles.idle(profile).min(header.absolute.since(header.created)));
         let session = NewSlot {
             fingerprint: header.fingerprint,
             row,

@@ -52,8 +52,6 @@ pub(crate) struct Pending {
     pub(crate) behind_since_ms: Option<u64>,
     /// When the first row came in that is to be swept.
     pub(crate) swept_since_ms: Option<u64>,
-    /// Set by the writer: not all that was to be swept fits this batch.
-    pub(crate) sweep_remains: bool,
     /// Something in here ends a session, so that an older copy of the store must not come back.
     pub(crate) ends_sessions: bool,
     /// Nothing is taken in any more, because nobody will write it.
@@ -204,11 +202,11 @@ impl Queue {
         self.push_behind(now_ms, |pending| pending.cells.push(cell));
     }
 
-    /// Queues rows for the sweep, or puts them back; `since_ms` is when they first came in.
-    pub(crate) fn push_swept(&self, swept: impl IntoIterator<Item = Swept>, since_ms: u64) {
-        self.push_behind(since_ms, |pending| {
+    /// Queues rows for the sweep.
+    pub(crate) fn push_swept(&self, swept: impl IntoIterator<Item = Swept>, now_ms: u64) {
+        self.push_behind(now_ms, |pending| {
             pending.swept.extend(swept);
-            pending.swept_since_ms = Some(pending.swept_since_ms.map_or(since_ms, |since| since.min(since_ms)));
+            pending.swept_since_ms.get_or_insert(now_ms);
         });
     }
 
@@ -295,8 +293,7 @@ impl Queue {
     /// Otherwise returns when it will be, if ever.
     pub(crate) fn take(&self, now_ms: u64, force: bool) -> Result<Pending, Option<u64>> {
         let mut pending = self.pending.lock();
-        let since_ms = [pending.behind_since_ms, pending.swept_since_ms].into_iter().flatten().min();
-        let behind_ms = since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS));
+        let behind_ms = pending.behind_since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS));
         let touches_ms = pending.touches.iter().map(|flush| flush.due_ms).min();
         let due_ms = [behind_ms, touches_ms].into_iter().flatten().min();
         if pending.urgent || force || due_ms.is_some_and(|due| due <= now_ms) {

@@ -38,7 +38,8 @@ pub(crate) struct ProfileId(pub(crate) u8);
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) fingerprint: [u8; 16],
-    /// Row in the low 48 bits, then the profile, then whether it is clipped; zero when the place is free.
+    /// Row in the low 48 bits, zero when the place is free; then the profile, whether the session is clipped, and
+    /// whether the reaper was called to the place and has not been here since.
     word: u64,
     pub(crate) absolute: u32,
     last_seen: AtomicU32,
@@ -53,20 +54,39 @@ pub(crate) struct Slot {
 const _: () = assert!(size_of::<Slot>() == 48, "the promise of memory per session counts on it");
 const ROW_BITS: u32 = 48;
 const CLIPPED: u64 = 1 << 56;
+const CALLED: u64 = 1 << 57;
 
 impl Slot {
     pub(crate) fn fill(&mut self, session: &NewSlot) {
         debug_assert!(session.row.0 > 0 && session.row.0 < Row::LIMIT, "row {}", session.row.0);
         self.fingerprint = session.fingerprint.0;
         let clipped = if session.clipped { CLIPPED } else { 0 };
-        self.word = session.row.0 | u64::from(session.profile.0) << ROW_BITS | clipped;
+        self.word = self.word & CALLED | session.row.0 | u64::from(session.profile.0) << ROW_BITS | clipped;
         self.absolute = session.absolute.0;
         *self.last_seen.get_mut() = session.last_seen.0;
         self.list = session.list.0;
     }
 
     pub(crate) const fn clear(&mut self) {
-        self.word = 0;
+        self.word &= CALLED;
+    }
+
+    /// Whether the wheel's entry for this place comes up in time for `due`.
+    pub(crate) const fn is_armed_for(&self, due: Tick) -> bool {
+        self.armed != 0 && self.armed <= due.0
+    }
+
+    /// Notes that the reaper was called to this place. `false` if it was before and is still to come, so that however
+    /// often a place is used meanwhile, it waits for the reaper once.
+    pub(crate) const fn call(&mut self) -> bool {
+        let first = self.word & CALLED == 0;
+        self.word |= CALLED;
+        first
+    }
+
+    /// The reaper has come.
+    pub(crate) const fn answer(&mut self) {
+        self.word &= !CALLED;
     }
 
     pub(crate) const fn row(&self) -> Row {
@@ -125,6 +145,8 @@ pub(crate) struct NewSlot {
 #[derive(Debug)]
 pub(crate) struct Profiles {
     idle: [AtomicU32; PROFILES],
+    /// The shortest time that any session so far was given, in seconds.
+    shortest: AtomicU32,
     known: Mutex<Vec<(u8, u32)>>,
 }
 
@@ -134,8 +156,11 @@ const CLASSES: [ClassByte; 3] = [ClassByte::Anonymous, ClassByte::Pending, Class
 
 impl Profiles {
     pub(crate) fn new() -> Self {
-        let profiles =
-            Self { idle: std::array::from_fn(|_| AtomicU32::new(0)), known: Mutex::new(Vec::with_capacity(PROFILES)) };
+        let profiles = Self {
+            idle: std::array::from_fn(|_| AtomicU32::new(0)),
+            shortest: AtomicU32::new(u32::MAX),
+            known: Mutex::new(Vec::with_capacity(PROFILES)),
+        };
         for class in CLASSES {
             profiles.find(class, 1);
         }
@@ -172,6 +197,18 @@ impl Profiles {
             cell.store(idle, Ordering::Release);
         }
         ProfileId(u8::try_from(place).unwrap_or(class))
+    }
+
+    /// Notes what a session is given when it is made: its idle timeout or its lifetime, whichever is shorter.
+    pub(crate) fn note_span(&self, seconds: u32) {
+        if seconds < self.shortest.load(Ordering::Relaxed) {
+            self.shortest.fetch_min(seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// The shortest time that any session so far was given, in seconds.
+    pub(crate) fn shortest(&self) -> u32 {
+        self.shortest.load(Ordering::Relaxed)
     }
 
     /// Whether sessions of this profile are of this class.

@@ -11,6 +11,8 @@
 //! clocks, locks and threads belong to the caller.
 //!
 //! **Invariants.**
+//! - The wheel holds what it was given and no more: an entry leaves it only by coming up. So its memory is bounded by
+//!   whoever inserts; the reaper's head says how.
 //! - A slot holds entries of one span of ticks, and the span's first tick is their `armed`: an entry comes up at its
 //!   deadline or earlier, never later, and one that is early is filed again closer to it.
 //! - Every filed entry has `armed > elapsed`, where `elapsed` is wheel time. The level is chosen by the highest group
@@ -28,16 +30,27 @@ use std::mem;
 
 /// The owner of what the wheel's entries stand for.
 pub(crate) trait Timers {
-    /// The entry of `slot`, filed to come up at `armed`, has come up; wheel time is `now`.
+    /// The entry of `slot`, filed to come up at `armed`, has come up; wheel time is `visit.now`.
     ///
-    /// Returns the tick to file it under again, a deadline later than `now`, or `None` when nothing is pending for it
-    /// any more: expired and ended by the owner, freed, or stale because the owner's record of `armed` differs. Unless
-    /// the entry is stale, the owner forgets its record of `armed` with this call: a stale entry of the same slot may
-    /// stand under the same tick, and must then find a record that differs.
-    fn due(&mut self, slot: u32, armed: u32, now: u32) -> Option<u32>;
+    /// Returns the tick to file it under again, later than `now`, and then records what [`Visit::armed`] says of it; or
+    /// `None` when nothing is pending for it any more: expired and ended by the owner, freed, or stale because the
+    /// owner's record of `armed` differs. Unless the entry is stale, the record changes with this call: a stale entry of
+    /// the same slot may stand under the same tick, and must then find a record that differs.
+    fn due(&mut self, slot: u32, armed: u32, visit: Visit) -> Option<u32>;
+}
 
-    /// The entry of `slot` now stands in the wheel and will come up at `armed`.
-    fn filed(&mut self, slot: u32, armed: u32);
+/// The moment of a visit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visit {
+    pub(crate) now: u32,
+    elapsed: u32,
+}
+
+impl Visit {
+    /// When an entry that is filed during the visit comes up, so that the owner can record it in the same go.
+    pub(crate) fn armed(self, tick: u32) -> u32 {
+        placement(self.elapsed, tick).1
+    }
 }
 
 /// A hierarchical timing wheel of engine slots.
@@ -112,12 +125,11 @@ impl Wheel {
             return Some(self.drain_armed);
         }
         let in_levels = self.levels.iter().find_map(|level| level.earliest(self.elapsed));
-        in_levels.map(|span| span.first).or_else(|| (!self.overflow.is_empty()).then(|| self.horizon()))
+        in_levels.map(|span| span.first).or_else(|| (!self.overflow.is_empty()).then(|| horizon(self.elapsed)))
     }
 
     /// Entries held, stale ones included.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
@@ -138,24 +150,20 @@ impl Wheel {
     fn visit(&mut self, slot: u32, now: u32, timers: &mut impl Timers) {
         // The entry is out before the owner runs, so that a panic there cannot make it come up twice.
         self.len -= 1;
-        if let Some(tick) = timers.due(slot, self.drain_armed, now) {
+        if let Some(tick) = timers.due(slot, self.drain_armed, Visit { now, elapsed: self.elapsed }) {
             debug_assert!(tick > now, "slot {slot} is filed again under {tick}, which {now} has reached");
-            let armed = self.insert(slot, tick);
-            timers.filed(slot, armed);
+            self.insert(slot, tick);
         }
     }
 
     /// Puts an entry into the list for `tick` and returns the tick at which that list comes up.
     fn file(&mut self, slot: u32, tick: u32) -> u32 {
-        // At least one past wheel time, hence the two differ in some bit and the logarithm exists.
-        let tick = tick.max(self.elapsed + 1);
-        let height = (tick ^ self.elapsed).ilog2() / SLOT_BITS;
-        if let Some(level) = self.levels.get_mut(height as usize) {
-            level.push(slot, tick, &mut self.spare)
-        } else {
-            self.overflow.push(slot, &mut self.spare);
-            self.horizon()
+        let (height, armed) = placement(self.elapsed, tick);
+        match self.levels.get_mut(height as usize) {
+            Some(level) => level.push(slot, armed, &mut self.spare),
+            None => self.overflow.push(slot, &mut self.spare),
         }
+        armed
     }
 
     /// Moves the earliest span that has come up by `now` into `drain`; false when there is none.
@@ -165,7 +173,7 @@ impl Wheel {
     /// last span and reaches to the end of time.
     fn take_span(&mut self, now: u32) -> bool {
         debug_assert!(self.drain.is_empty(), "a span is taken while the last one is not drained");
-        let (elapsed, horizon) = (self.elapsed, self.horizon());
+        let (elapsed, horizon) = (self.elapsed, horizon(self.elapsed));
         let in_levels = self.levels.iter_mut().find_map(|level| Some((level.earliest(elapsed)?, level)));
         let (span, list) = match in_levels {
             Some((span, level)) if span.first <= now => (span, level.take_earliest()),
@@ -180,12 +188,21 @@ impl Wheel {
         self.elapsed = now.min(span.last);
         true
     }
+}
 
-    /// The first tick past the top level, where the overflow comes up. Meaningful only while the overflow is not
-    /// empty; then a later tick exists and the sum cannot saturate.
-    fn horizon(&self) -> u32 {
-        (self.elapsed | SPAN_MASK).saturating_add(1)
-    }
+/// The level for a tick, given wheel time, and the tick at which its entry comes up there: the start of its span.
+fn placement(elapsed: u32, tick: u32) -> (u32, u32) {
+    // At least one past wheel time, hence the two differ in some bit and the logarithm exists.
+    let tick = tick.max(elapsed + 1);
+    let height = (tick ^ elapsed).ilog2() / SLOT_BITS;
+    let armed = if height < LEVELS { tick & (u32::MAX << (height * SLOT_BITS)) } else { horizon(elapsed) };
+    (height, armed)
+}
+
+/// The first tick past the top level, where the overflow comes up. Meaningful only while the overflow is not
+/// empty; then a later tick exists and the sum cannot saturate.
+const fn horizon(elapsed: u32) -> u32 {
+    (elapsed | SPAN_MASK).saturating_add(1)
 }
 
 /// The ticks of one slot, both ends included.
@@ -209,12 +226,11 @@ impl Level {
         Self { shift: height * SLOT_BITS, occupied: 0, slots: [const { List { chunks: Vec::new() } }; SLOTS] }
     }
 
-    /// Files an entry in the slot around `tick` and returns the first tick of that slot.
-    fn push(&mut self, slot: u32, tick: u32, spare: &mut Spare) -> u32 {
+    /// Files an entry in the slot around `tick`.
+    fn push(&mut self, slot: u32, tick: u32, spare: &mut Spare) {
         let index = (tick >> self.shift) & SLOT_MASK;
         self.occupied |= 1 << index;
         self.slot_mut(index).push(slot, spare);
-        tick & (u32::MAX << self.shift)
     }
 
     /// The span of the first occupied slot, given wheel time.
@@ -344,6 +360,11 @@ mod tests {
             Self { deadlines: vec![None; slots], armed: vec![None; slots], ..Self::default() }
         }
 
+        fn filed(&mut self, slot: u32, armed: u32) {
+            *self.standing.entry((armed, slot)).or_default() += 1;
+            self.armed[slot as usize] = Some(armed);
+        }
+
         /// The earliest tick at which each live deadline can fire.
         fn live(&self) -> impl Iterator<Item = u32> {
             self.deadlines.iter().zip(&self.armed).filter_map(|(deadline, armed)| {
@@ -353,7 +374,8 @@ mod tests {
     }
 
     impl Timers for Owner {
-        fn due(&mut self, slot: u32, armed: u32, now: u32) -> Option<u32> {
+        fn due(&mut self, slot: u32, armed: u32, visit: Visit) -> Option<u32> {
+            let now = visit.now;
             assert!(armed <= now, "slot {slot} armed at {armed} came up at {now}");
             let count = self.standing.get_mut(&(armed, slot)).expect("only what stands comes up, and only once");
             *count -= 1;
@@ -368,16 +390,12 @@ mod tests {
             self.armed[index] = None;
             let deadline = self.deadlines[index]?;
             if deadline > now {
+                self.filed(slot, visit.armed(deadline));
                 return Some(deadline);
             }
             self.deadlines[index] = None;
             self.fired.push((slot, now));
             None
-        }
-
-        fn filed(&mut self, slot: u32, armed: u32) {
-            *self.standing.entry((armed, slot)).or_default() += 1;
-            self.armed[slot as usize] = Some(armed);
         }
     }
 
@@ -640,11 +658,9 @@ mod tests {
     struct Plain(Vec<u32>);
 
     impl Timers for Plain {
-        fn due(&mut self, slot: u32, _armed: u32, now: u32) -> Option<u32> {
-            Some(self.0[slot as usize]).filter(|deadline| *deadline > now)
+        fn due(&mut self, slot: u32, _armed: u32, visit: Visit) -> Option<u32> {
+            Some(self.0[slot as usize]).filter(|deadline| *deadline > visit.now)
         }
-
-        fn filed(&mut self, _slot: u32, _armed: u32) {}
     }
 
     #[test]

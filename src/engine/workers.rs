@@ -13,8 +13,9 @@ use super::Engine;
 use super::receipt::Receipt;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The longest sleep of a worker: a clock that jumps is noticed at least this soon.
-const NAP_MAX: Duration = Duration::from_secs(3600);
+/// The longest sleep of a worker. A wait does not count the time that the machine sleeps, so this is how late a worker
+/// may come after that; waking once a minute costs nothing.
+const NAP_MAX: Duration = Duration::from_secs(60);
 /// Answers that the writer gives itself, and the time that a batch may take for each answer if another thread is to give
 /// them. Telling somebody takes about 20 us, and whoever is told soon asks again. Where a commit costs more than telling
 /// all of them, they had better meet in the next batch than wait for one after it.
@@ -93,13 +94,10 @@ impl Engine {
             let wake = wake.map_or(u32::MAX, |wake| wake.0);
             self.reaper_wake.store(wake, Ordering::Release);
             // A slot filed between the step and the store would ring for a wake that is not set yet.
-            let nap = if self.unarmed.lock().is_empty() {
-                NAP_MAX.min(Duration::from_secs(u64::from(wake.saturating_sub(self.clock.now().0)).max(1)))
-            } else {
-                Duration::ZERO
-            };
-            if nap > Duration::ZERO {
-                self.reaper_bell.wait(Some(nap));
+            if self.unarmed.lock().is_empty() {
+                // To the moment at which the tick begins; a wait that ends too early is followed by another.
+                let left_ms = (u64::from(wake) * 1000).saturating_sub(self.clock.now_ms());
+                self.reaper_bell.wait(Some(Duration::from_millis(left_ms.max(1)).min(NAP_MAX)));
             }
         }
     }

@@ -12,7 +12,8 @@ use super::Engine;
 use super::cell::{Cell, Content, Life};
 use super::group::{Group, Kind};
 use super::health::closed;
-use super::queue::{Answer, Failure, Pending, Queued, Swept, WRITE_BEHIND_MS};
+use super::queue::{Answer, Failure, Pending, Queued, Swept};
+use super::sweep::Sweep;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::record::{Body, Header, PrincipalRef, Row};
 use crate::storage::{self, Batch, Put, Replaced};
@@ -21,6 +22,7 @@ use crate::storage::{self, Batch, Put, Replaced};
 #[derive(Debug)]
 pub(crate) struct Machine {
     storage: Option<storage::Writer>,
+    sweep: Sweep,
     /// When the last batch was written, if the file has not been settled since.
     unsettled_since_ms: Option<u64>,
 }
@@ -30,12 +32,6 @@ const SETTLE_AFTER_MS: u64 = 2000;
 /// Row numbers that a start skips, because sessions may have had them that a crash forgot, and their handles must not
 /// come to name others: more than can wait in the queue and in a batch under way.
 const ROW_RESERVE: u64 = 1 << 18;
-/// Runs of neighbouring dead rows deleted in one batch. A run costs a few pages however long it is, so that is about a
-/// megabyte, and a write that comes in meanwhile does not wait long.
-const SWEEP_RUNS_MAX: usize = 128;
-/// The same, where somebody waits for the batch.
-const SWEEP_RUNS_URGENT_MAX: usize = 16;
-
 /// Last-seen times that ride on a batch that somebody waits for: a few pages.
 const TOUCHES_URGENT_MAX: usize = 4096;
 
@@ -49,8 +45,8 @@ struct Built {
 }
 
 impl Machine {
-    pub(crate) const fn new(storage: storage::Writer) -> Self {
-        Self { storage: Some(storage), unsettled_since_ms: None }
+    pub(crate) fn new(storage: storage::Writer) -> Self {
+        Self { storage: Some(storage), sweep: Sweep::default(), unsettled_since_ms: None }
     }
 
     /// Lets the store be written to, once it was found to be whole.
@@ -61,7 +57,8 @@ impl Machine {
     /// Writes what is due. Returns when there will be something to do without a ring, in engine milliseconds.
     pub(crate) fn step(&mut self, engine: &Arc<Engine>, force: bool) -> Option<u64> {
         let now_ms = engine.clock.now_ms();
-        match engine.queue.take(now_ms, force) {
+        let sweep_ms = self.sweep.due_ms();
+        match engine.queue.take(now_ms, force || sweep_ms.is_some_and(|due| due <= now_ms)) {
             Ok(pending) => {
                 self.write(engine, pending);
                 // What came in meanwhile has rung, or set a time of its own.
@@ -71,9 +68,9 @@ impl Machine {
                 let settle_ms = self.unsettled_since_ms.map(|since| since.saturating_add(SETTLE_AFTER_MS));
                 if settle_ms.is_some_and(|settle| settle <= now_ms) {
                     self.settle(engine);
-                    return due_ms;
+                    return [due_ms, sweep_ms].into_iter().flatten().min();
                 }
-                [due_ms, settle_ms].into_iter().flatten().min()
+                [due_ms, sweep_ms, settle_ms].into_iter().flatten().min()
             }
         }
     }
@@ -100,7 +97,7 @@ impl Machine {
             return Err(failure);
         }
         let mut built = Built::default();
-        let applied = engine.build(pending, &mut built).and_then(|()| {
+        let applied = engine.build(pending, &mut self.sweep, &mut built).and_then(|()| {
             if !built.batch.is_empty() {
                 self.storage.as_mut().ok_or_else(closed)?.apply(&built.batch)?;
                 self.unsettled_since_ms = Some(engine.clock.now_ms());
@@ -146,7 +143,7 @@ impl Engine {
     }
 
     /// Reads the state of everything that was queued.
-    fn build(&self, mut pending: Pending, built: &mut Built) -> Result<()> {
+    fn build(&self, mut pending: Pending, sweep: &mut Sweep, built: &mut Built) -> Result<()> {
         let (killed, live): (Vec<_>, Vec<_>) = pending.groups.drain(..).partition(|queued| queued.group.is_killed());
         built.groups = live;
         for Queued { group, promise } in killed {
@@ -169,13 +166,12 @@ impl Engine {
         }
         built.batch.ends_sessions |= pending.ends_sessions;
         built.batch.deletes.append(&mut pending.dead);
-        self.build_sweep(&mut pending, built);
+        self.build_sweep(&mut pending, sweep, built);
         self.build_touches(&mut pending, built);
         pending.cutoffs.sort_unstable();
         pending.cutoffs.dedup();
         built.batch.cutoffs =
             pending.cutoffs.iter().map(|&principal| (principal, self.cutoffs.resolve(principal))).collect();
-        self.build_names(&pending, built);
         let stamp = self.empty_batch();
         built.batch.next_row = stamp.next_row;
         built.batch.clock = stamp.clock;
@@ -250,30 +246,20 @@ impl Engine {
         Put { row: put.row, header: Some(*header), body }
     }
 
-    /// Takes dead rows along if there is time or they have waited long enough, as many as are cheap to delete
-    /// together, and puts the rest back.
-    fn build_sweep(&self, pending: &mut Pending, built: &mut Built) {
-        let mut swept = std::mem::take(&mut pending.swept);
-        if swept.is_empty() {
-            return;
-        }
+    /// Takes dead rows along, and names that nobody needs, as many as there is time for.
+    fn build_sweep(&self, pending: &mut Pending, sweep: &mut Sweep, built: &mut Built) {
         let now_ms = self.clock.now_ms();
-        let since_ms = pending.swept_since_ms.unwrap_or(now_ms);
-        let runs_max = match now_ms.saturating_sub(since_ms) >= WRITE_BEHIND_MS {
-            // Somebody waits, but so have these: a few at a time, so that there is an end to them under steady load.
-            true if pending.urgent => SWEEP_RUNS_URGENT_MAX,
-            _ if pending.urgent => 0,
-            _ => SWEEP_RUNS_MAX,
-        };
-        swept.sort_unstable_by_key(|swept| swept.row);
-        let runs = swept.chunk_by(|a, b| a.row.0 + 1 >= b.row.0).map(<[Swept]>::len);
-        let fits: usize = runs.take(runs_max).sum();
-        if fits < swept.len() {
-            self.queue.push_swept(swept.split_off(fits), since_ms);
-            pending.sweep_remains = true;
+        let (swept, emptied) = (std::mem::take(&mut pending.swept), std::mem::take(&mut pending.emptied));
+        sweep.add(swept, emptied, pending.swept_since_ms.unwrap_or(now_ms));
+        let share = sweep.share(pending.urgent, now_ms);
+        built.swept = sweep.take_rows(share);
+        built.batch.deletes.extend(built.swept.iter().map(|swept| swept.row));
+        for principal in sweep.take_names(share) {
+            // A group in this batch holds the principal, so its name cannot be dropped along with being put.
+            if self.principals.lock(principal).drop_if_empty() {
+                built.batch.principals.push((principal, None));
+            }
         }
-        built.batch.deletes.extend(swept.iter().map(|swept| swept.row));
-        built.swept = swept;
     }
 
     /// Takes last-seen times along. Where somebody waits, many of them wait for as long as they may.
@@ -310,19 +296,6 @@ impl Engine {
         for Queued { group, promise } in pending.groups {
             self.abandon(&group);
             self.answers.push(Answer::Group(promise, Err(failure.error())));
-        }
-    }
-
-    /// Forgets the names of principals without sessions. Not while rows wait to be swept: a name goes with the last row
-    /// of its principal or later, and one of them may be it.
-    fn build_names(&self, pending: &Pending, built: &mut Built) {
-        for &principal in &pending.emptied {
-            if pending.sweep_remains {
-                self.queue.push_emptied(principal, self.clock.now_ms());
-            // A group in this batch holds the principal, so its name cannot be dropped along with being put.
-            } else if self.principals.lock(principal).drop_if_empty() {
-                built.batch.principals.push((principal, None));
-            }
         }
     }
 
