@@ -258,6 +258,12 @@ impl Index {
         }
     }
 
+    /// Places that a shard ever had.
+    #[cfg(test)]
+    pub(crate) fn places(&self, shard: u32) -> usize {
+        self.shard(shard).read().slots.bound() as usize
+    }
+
     /// Cells in use, and the memory they take.
     pub(crate) fn cells(&self) -> (usize, usize) {
         self.shards.iter().fold((0, 0), |(cells, bytes), shard| {

@@ -351,6 +351,12 @@ impl Bell {
         let _ = self.ring.try_send(());
     }
 
+    /// Whether it was rung since the last wait; as if somebody had waited.
+    #[cfg(test)]
+    pub(crate) fn take_ring(&self) -> bool {
+        self.heard.try_recv().is_ok()
+    }
+
     /// Waits for a ring, at most for `patience` if there is one.
     pub(crate) fn wait(&self, patience: Option<Duration>) {
         match patience {

@@ -208,3 +208,255 @@ impl Engine {
         while step().is_some_and(|wake| wake <= self.clock.now()) {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::slot::ListId;
+    use crate::options::Options;
+    use crate::storage::disk::SimDisk;
+    use crate::storage::record::{ClassByte, Header, PrincipalRef};
+    use crate::time::ManualClock;
+    use crate::token::OsEntropy;
+
+    /// An engine whose sessions are filed as the engine files them, without tokens and data.
+    struct World {
+        engine: Arc<Engine>,
+        clock: ManualClock,
+        next_row: u64,
+        /// Deadline and slot of what lives, by fingerprint and row.
+        live: BTreeMap<([u8; 16], u64), u32>,
+        random: u64,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let clock = ManualClock::new();
+            let settings = Options::new().clock(clock.clone()).manual_workers().check().unwrap();
+            let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(SimDisk::memory());
+            let (engine, _) = Engine::open(&disk, settings, Arc::new(OsEntropy)).unwrap();
+            // So that a session can be older than the store.
+            clock.advance(Duration::from_secs(10_000));
+            engine.reap();
+            Self { engine, clock, next_row: 1, live: BTreeMap::new(), random: 42 }
+        }
+
+        fn below(&mut self, bound: u64) -> u64 {
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            self.random % bound
+        }
+
+        fn now(&self) -> u32 {
+            self.engine.clock.now().0
+        }
+
+        /// Files a session of this life that began some time ago, in one of a few shards, so that places are used again.
+        fn file(&mut self, idle: u32, lifetime: u32, ago: u32) -> [u8; 16] {
+            let row = self.next_row;
+            self.next_row += 1;
+            let mut fingerprint = [0; 16];
+            fingerprint[..8].copy_from_slice(&(row.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes());
+            fingerprint[15] = u8::try_from(self.below(4)).unwrap();
+            let now = self.now();
+            let header = Header {
+                key_id: 1,
+                class: ClassByte::Anonymous,
+                remembered: false,
+                method: 0,
+                generation: 0,
+                step: 0,
+                created: Tick(now.saturating_sub(ago)),
+                authenticated: Tick(0),
+                absolute: Tick(now.saturating_sub(ago) + lifetime),
+                idle,
+                last_seen: Tick(now),
+                created_wall: self.engine.clock.wall(),
+                fingerprint: Fingerprint(fingerprint),
+                successor: Fingerprint([0; 16]),
+                overlap: Tick(0),
+                principal: PrincipalRef::NONE,
+                external: 0,
+                door: 0,
+            };
+            let mut locked = self.engine.principals.lock_anonymous();
+            let slot = self.engine.file(Row(row), &header, ListId::ANONYMOUS, None, false).unwrap();
+            locked.link(&self.engine.index, slot);
+            drop(locked);
+            self.engine.arm(slot);
+            self.live.insert((fingerprint, row), header.absolute.0.min(now + idle));
+            fingerprint
+        }
+
+        fn end_one(&mut self) {
+            let at = self.below(self.live.len().max(1) as u64);
+            if let Some((fingerprint, row)) = self.live.keys().nth(usize::try_from(at).unwrap()).copied() {
+                self.live.remove(&(fingerprint, row));
+                assert!(self.engine.end(Fingerprint(fingerprint), Row(row), EndReason::SignedOut, Fate::Deleted));
+            }
+        }
+
+        fn touch_one(&mut self, idle: u32, lifetime: u32) {
+            let at = self.below(self.live.len().max(1) as u64);
+            let now = self.now();
+            if let Some((&(fingerprint, row), deadline)) = self.live.iter_mut().nth(usize::try_from(at).unwrap()) {
+                let touched = self.engine.index.touch(Fingerprint(fingerprint), Row(row), Tick(now));
+                assert_eq!(touched, now < *deadline);
+                if touched && lifetime > idle {
+                    *deadline = (*deadline).max(now + idle);
+                }
+            }
+        }
+
+        fn advance(&mut self, seconds: u32) {
+            self.clock.advance(Duration::from_secs(seconds.into()));
+            self.engine.reap();
+        }
+
+        /// Entries in the wheel, and places that there ever were.
+        fn entries(&self) -> (usize, usize) {
+            let machine = self.engine.reaper.lock();
+            let places = (0..4).map(|shard| self.engine.index.places(shard)).sum();
+            let armed = (0..4).flat_map(|shard| (0..self.engine.index.places(shard)).map(move |place| (shard, place)));
+            let armed = armed.filter(|&(shard, place)| {
+                let id = SlotId(u32::try_from(place).unwrap() << 8 | shard);
+                self.engine.index.slot(id, |slot| slot.armed != 0).unwrap()
+            });
+            assert_eq!(machine.armed, armed.count(), "places with an entry on record");
+            (machine.wheel.len(), places)
+        }
+
+        /// After the reaper has caught up: exactly what lives is filed.
+        fn check(&mut self) {
+            let now = self.now();
+            self.live.retain(|_, deadline| *deadline > now);
+            assert_eq!(self.engine.live() as usize, self.live.len(), "at {now}");
+        }
+    }
+
+    #[test]
+    fn whatever_mix_of_sessions_every_one_is_collected_in_its_tick_and_not_before() {
+        let mut world = World::new();
+        for round in 0..3000 {
+            for _ in 0..world.below(8) {
+                match world.below(4) {
+                    0 => world.file(1800, 1800, 0),
+                    // Rotated near the end of its life, into whatever place is free.
+                    1 => world.file(1800, 1800, 1795),
+                    2 => world.file(300, 300, 0),
+                    _ => world.file(5, 5, 0),
+                };
+            }
+            for _ in 0..world.below(5) {
+                world.end_one();
+            }
+            let step = match round % 40 {
+                0 => 1700,
+                1 => 100_000_000 / 3000,
+                _ => u32::try_from(world.below(3)).unwrap(),
+            };
+            world.advance(step);
+            world.check();
+            let (entries, places) = world.entries();
+            assert!(entries <= 2 * places + STALE_MIN, "{entries} entries for {places} places");
+        }
+    }
+
+    #[test]
+    fn used_sessions_are_collected_when_their_last_use_says() {
+        let mut world = World::new();
+        for _ in 0..2000 {
+            world.file(600, 1_000_000, 0);
+            world.touch_one(600, 1_000_000);
+            let step = u32::try_from(world.below(4)).unwrap();
+            world.advance(step);
+            world.check();
+        }
+        assert!(world.live.len() > 100);
+    }
+
+    #[test]
+    fn places_used_again_and_again_for_sessions_near_their_end_do_not_pile_up_entries() {
+        let mut world = World::new();
+        let (mut most, mut late) = (0, 0);
+        for _ in 0..40 {
+            for lifetime in [4000, 10] {
+                // Far ahead, which leaves an entry there; then due before that.
+                let count = if lifetime == 10 { 2990 } else { 3000 };
+                for _ in 0..count {
+                    world.file(4000, 4000, 4000 - lifetime);
+                }
+                world.engine.reap();
+                let (entries, places) = world.entries();
+                assert!(entries <= places + places.max(STALE_MIN), "{entries} entries for {places} places");
+                most = most.max(entries);
+                let left = if lifetime == 10 { 5 } else { 0 };
+                (left..count).for_each(|_| world.end_one());
+            }
+            world.advance(11);
+            world.live.clear();
+            late = late.max(world.engine.live());
+        }
+        assert!(most > 5000 && late > 0, "the bound was not put to the test: {most}, {late}");
+        // What is late is late by one reach at most, and what is stale is gone by then.
+        world.advance(REACH_MAX);
+        world.check();
+        assert_eq!(world.entries().0, 0);
+    }
+
+    #[test]
+    fn a_place_waits_for_the_reaper_once_however_often_it_is_used() {
+        let mut world = World::new();
+        for _ in 0..10_000 {
+            world.file(1800, 1800, 0);
+            world.end_one();
+        }
+        let waiting = world.engine.unarmed.lock().len();
+        assert!(waiting <= 4, "{waiting} for one place in each of four shards");
+    }
+
+    #[test]
+    fn a_session_that_is_due_before_the_reaper_means_to_wake_wakes_it() {
+        let mut world = World::new();
+        let rung = |world: &World| world.engine.reaper_bell.take_ring();
+        let sleep_until = |world: &World, tick: u32| world.engine.reaper_wake.store(tick, Ordering::SeqCst);
+        let now = world.now();
+        sleep_until(&world, now + 3600);
+        world.file(7200, 7200, 0);
+        assert!(!rung(&world), "nothing to do before it wakes by itself");
+        world.file(1, 1, 0);
+        assert!(rung(&world), "due in a second");
+        // The machine slept, and the reaper's wait has not counted it.
+        world.advance(0);
+        world.clock.advance(Duration::from_secs(4000));
+        rung(&world);
+        world.file(7200, 7200, 0);
+        assert!(rung(&world), "it should be up");
+    }
+
+    #[test]
+    fn a_turn_is_bounded_whatever_came_up() {
+        let mut world = World::new();
+        for _ in 0..10 * TURN_MAX {
+            world.file(1800, 1800, 0);
+        }
+        let turns = |world: &World| {
+            let mut turns = 0;
+            while world.engine.reaper.lock().step(&world.engine).is_some_and(|wake| wake <= world.engine.clock.now()) {
+                turns += 1;
+            }
+            turns
+        };
+        assert!(turns(&world) >= 8, "new slots are filed a few at a time");
+        let before = world.engine.live() as usize;
+        world.clock.advance(Duration::from_secs(1800));
+        world.engine.reaper.lock().step(&world.engine);
+        assert!(before - world.engine.live() as usize <= TURN_MAX);
+        assert!(turns(&world) >= 8);
+        assert_eq!(world.engine.live(), 0);
+    }
+}

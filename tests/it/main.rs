@@ -36,6 +36,7 @@ mod support;
 mod tamper;
 mod threads;
 mod tidy;
+mod time;
 #[cfg(feature = "sim")]
 mod touches;
 #[cfg(feature = "sim")]
