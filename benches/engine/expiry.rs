@@ -64,6 +64,9 @@ fn one(path: &Path, count: usize, whose: Whose) {
 fn watch(sessions: &Sessions, loader: &Loader, clock: &Leaping, count: usize) {
     loader.measure(QUIET);
     wait(Duration::from_secs(3));
+    loader.measure(BESIDE);
+    keep_busy(Duration::from_secs(3));
+    let cached = sessions.stats().cached_bytes >> 20;
     let resident = report::resident_bytes().unwrap_or_default() >> 20;
     let (written, commits) = (report::written_bytes(), sessions.stats().commits);
     loader.measure(COLLECTING);
@@ -89,12 +92,16 @@ fn watch(sessions: &Sessions, loader: &Loader, clock: &Leaping, count: usize) {
     report::note("off the disk after", &seconds(swept));
     let commits = sessions.stats().commits - commits;
     report::note("written", &format!("{:.2} MB in {commits} commits", bytes as f64 / 1e6));
+    let cached_after = sessions.stats().cached_bytes >> 20;
+    report::note("sessions' data in memory, before and after", &format!("{cached} MiB, {cached_after} MiB"));
     report::note("the process, before and after", &format!("{resident} MiB, {after} MiB"));
 }
 
 fn print_loads(loader: &Loader) {
     let quiet = loader.percentiles(QUIET);
-    for (phase, what) in ["quiet", "while memory is freed", "while the disk is swept", "after it"].iter().enumerate() {
+    let phases =
+        ["quiet", "beside a thread that only counts", "while memory is freed", "while the disk is swept", "after"];
+    for (phase, what) in phases.iter().enumerate() {
         let (half, slow, slower, loads) = loader.percentiles(phase);
         let text = format!(
             "p50 {half} ns, p99 {slow} ns ({:.2} times), p99.9 {slower} ns, {} loads",
@@ -145,11 +152,24 @@ fn wait_for_silence(sessions: &Sessions) {
     }
 }
 
+/// Keeps another processor busy without touching memory: on processors that share a core, or a clock rate, that alone
+/// slows the loads down.
+fn keep_busy(time: Duration) {
+    let begun = Instant::now();
+    let mut count = 1_u64;
+    while begun.elapsed() < time {
+        for _ in 0..1000 {
+            count = std::hint::black_box(count.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        }
+    }
+}
+
 const QUIET: usize = 0;
-const COLLECTING: usize = 1;
-const SWEEPING: usize = 2;
-const AFTER: usize = 3;
-const PHASES: usize = 4;
+const BESIDE: usize = 1;
+const COLLECTING: usize = 2;
+const SWEEPING: usize = 3;
+const AFTER: usize = 4;
+const PHASES: usize = 5;
 
 /// Loads sessions at random and notes how long each took, by phase.
 struct Loader {

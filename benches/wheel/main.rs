@@ -5,11 +5,11 @@
 //!
 //! Every contender runs in a process of its own, so that memory is what the system says the process grew by. Timers are
 //! due at random within half an hour; every figure is the median of three runs. *Insert* files one, in a structure that
-//! has grown already. *Re-arm* moves each timer once, in random order, to half an hour later. *Expire* lets time pass
+//! grows. *Re-arm* moves each timer once, in random order, to half an hour later. *Expire* lets time pass
 //! second by second until all have fired. *Longest* is the longest that one call held its caller up: for the wheel a
 //! slice of 256 visits, as its caller asks for; for the others one second's worth, because they cannot stop before. It is
 //! processor time, so that what else runs on the machine does not count.
-//! *Rebuild* files all from a list of deadlines, into an empty structure. Moka runs on real time and expires everything at
+//! *Rebuild* is how long it takes to file all of them. Moka runs on real time and expires everything at
 //! one moment.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "it prints a table and stops at the first failure")]

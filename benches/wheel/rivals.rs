@@ -161,7 +161,7 @@ pub(crate) fn measure_moka(count: usize) -> Figures {
     let each = |begun: Instant| begun.elapsed().as_secs_f64() * 1e9 / count as f64;
     let order = shuffled(count);
     let values: Vec<u32> = numbers(7).take(count).collect();
-    let patience = Duration::from_secs_f64(2.0 + 16e-6 * count as f64);
+    let patience = Duration::from_secs_f64(2.0 + 8e-6 * count as f64);
     let end = Instant::now() + patience;
     let mut figures = Figures::default();
     let before = report::resident_bytes().unwrap_or_default();

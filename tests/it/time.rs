@@ -76,7 +76,7 @@ fn a_use_and_the_reaper_in_the_same_second_agree() {
 
 /// Sessions come and go and come and go. `DWELL_CYCLES` sets how many; a hundred million of them, in a process of their
 /// own so that its memory means something:
-/// `DWELL_CYCLES=100000000 cargo test --release --features sim --test it -- --nocapture come_and_go`
+/// `DWELL_CYCLES=100000000 cargo test --release --all-features --test it -- --nocapture come_and_go`
 #[test]
 fn memory_stays_flat_however_many_sessions_come_and_go() {
     let clock = ManualClock::new();
