@@ -253,7 +253,7 @@ impl Leaping {
 
     fn now_ms(&self) -> u64 {
         match self.0.stopped_ms.load(Ordering::SeqCst) {
-            0 => self.0.origin.elapsed().as_millis() as u64 + self.0.ahead_ms.load(Ordering::SeqCst),
+            0 => whole_ms(self.0.origin.elapsed()) + self.0.ahead_ms.load(Ordering::SeqCst),
             stopped => stopped,
         }
     }
@@ -265,13 +265,17 @@ impl Leaping {
     /// Goes on from where it stands.
     fn go_on(&self) {
         let stopped = self.0.stopped_ms.swap(0, Ordering::SeqCst);
-        let elapsed = self.0.origin.elapsed().as_millis() as u64;
+        let elapsed = whole_ms(self.0.origin.elapsed());
         self.0.ahead_ms.store(stopped.saturating_sub(elapsed), Ordering::SeqCst);
     }
 
     fn leap(&self, span: Duration) {
-        self.0.ahead_ms.fetch_add(span.as_millis() as u64, Ordering::SeqCst);
+        self.0.ahead_ms.fetch_add(whole_ms(span), Ordering::SeqCst);
     }
+}
+
+fn whole_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap()
 }
 
 impl Clock for Leaping {
