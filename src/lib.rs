@@ -88,7 +88,7 @@ pub mod sim;
 #[doc(inline)]
 pub use web::axum;
 
-pub use engine::Receipt;
+pub use engine::{EndReason, Ended, Receipt};
 pub use error::{Error, ErrorKind, Result};
 pub use field::{Field, Old, View};
 pub use options::{AtLimit, Options};

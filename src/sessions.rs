@@ -305,6 +305,23 @@ impl Sessions {
         self.0.engine.run_pending();
     }
 
+    /// Tells everybody who waits for a session's [end](Session::ended) that the store is about to close: every such wait
+    /// answers [`EndReason::Shutdown`](crate::EndReason::Shutdown) from now on. Sessions and requests go on; so a server
+    /// can end its open streams first and then finish its requests. Cannot be taken back.
+    ///
+    /// ```
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// # let session = sessions.start();
+    /// session.sign_in("ada")?.blocking_wait()?;
+    /// sessions.announce_close();
+    /// assert_eq!(session.ended().blocking_wait(), dwell::EndReason::Shutdown);
+    /// assert_eq!(session.principal()?.as_deref(), Some("ada"));
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub fn announce_close(&self) {
+        self.0.engine.announce_close();
+    }
+
     /// Writes what is left and closes the files. Other clones, and sessions, answer
     /// [`Closed`](crate::ErrorKind::Closed) from then on.
     ///

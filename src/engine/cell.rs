@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Engine;
+use super::ended::EndReason;
 use super::group::Group;
 use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{Key, Wrap};
@@ -67,19 +68,6 @@ pub(crate) struct Content {
 pub(crate) enum Life {
     Live,
     Dead(EndReason),
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndReason {
-    SignedOut,
-    /// Another session took its place at a sign-in.
-    Replaced,
-    Revoked,
-    Limit,
-    Expired,
-    /// The disk failed while the session was being made or replaced.
-    Fault,
 }
 
 impl Cell {

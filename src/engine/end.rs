@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use super::Engine;
-use super::cell::{Cell, EndReason};
+use super::cell::Cell;
+use super::ended::EndReason;
 use super::principals::Locked;
 use super::queue::Swept;
 use super::receipt::Receipt;
@@ -128,21 +129,20 @@ impl Eq for Cell {}
 impl Engine {
     /// Ends a session by its token's fingerprint. `true` if it was live until now.
     pub(super) fn end(&self, fingerprint: Fingerprint, row: Row, reason: EndReason, fate: Fate) -> bool {
-        self.end_if(fingerprint, row, reason, |_| Some(fate)).is_some()
+        self.end_if(fingerprint, row, |_| Some((reason, fate))).is_some()
     }
 
-    /// Ends a session if `doomed` says so, and what becomes of its row, while nobody can touch it. Tells whether the
-    /// session was kept off the disk.
+    /// Ends a session if `doomed` says so, why, and what becomes of its row, while nobody can touch it. Tells whether
+    /// the session was kept off the disk.
     pub(super) fn end_if(
         &self,
         fingerprint: Fingerprint,
         row: Row,
-        reason: EndReason,
-        doomed: impl FnOnce(&Slot) -> Option<Fate>,
-    ) -> Option<Ended> {
+        doomed: impl FnOnce(&Slot) -> Option<(EndReason, Fate)>,
+    ) -> Option<Ending> {
         let list = self.index.find(fingerprint, row, |_, slot| slot.list())?;
         let mut locked = self.principals.lock_list(list);
-        self.end_locked(&mut locked, list, (fingerprint, row), reason, doomed)
+        self.end_locked(&mut locked, list, (fingerprint, row), doomed)
     }
 
     pub(super) fn end_locked(
@@ -150,16 +150,15 @@ impl Engine {
         locked: &mut Locked<'_>,
         list: ListId,
         (fingerprint, row): (Fingerprint, Row),
-        reason: EndReason,
-        doomed: impl FnOnce(&Slot) -> Option<Fate>,
-    ) -> Option<Ended> {
+        doomed: impl FnOnce(&Slot) -> Option<(EndReason, Fate)>,
+    ) -> Option<Ending> {
         // Between finding the list and locking it, the session may have ended and its place been used again.
-        let mut fate = Fate::Deleted;
+        let mut doom = None;
         let removed = self.index.remove(fingerprint, row, |slot| {
-            let doom = if slot.list() == list { doomed(slot) } else { None };
-            fate = doom.unwrap_or(fate);
+            doom = if slot.list() == list { doomed(slot) } else { None };
             doom.is_some()
         })?;
+        let (reason, fate) = doom?;
         let memory_only = removed.cell.as_ref().is_some_and(|cell| self.kill(cell, reason));
         if !memory_only {
             self.queue_fate(row, fate);
@@ -170,7 +169,7 @@ impl Engine {
         if left == 0 && list != ListId::ANONYMOUS {
             self.queue.push_emptied(locked.principal(), self.clock.now_ms());
         }
-        Some(Ended { memory_only })
+        Some(Ending { memory_only })
     }
 
     /// Marks a cell dead, and what depends on it. Tells whether the session was kept off the disk.
@@ -185,6 +184,7 @@ impl Engine {
         }
         let group = content.kill(reason);
         drop(content);
+        self.wake_waiting(cell.row);
         // What ends by the sign-in itself, or to make room, says nothing against who is signing in, and a crowd could keep
         // people out by it. Whatever else ends the session ends the sign-in too.
         let goes_on = matches!(reason, EndReason::Replaced | EndReason::Limit);
@@ -217,8 +217,8 @@ impl Engine {
             content.check(generation)?;
             content.header.fingerprint
         };
-        match self.end_if(fingerprint, cell.row, EndReason::SignedOut, |_| Some(Fate::Delete)) {
-            Some(ended) => Ok(self.deletion(ended)),
+        match self.end_if(fingerprint, cell.row, |_| Some((EndReason::SignedOut, Fate::Delete))) {
+            Some(ending) => Ok(self.deletion(ending)),
             // Somebody else was first. If that was a rotation, the session lives on under a token that is not this
             // handle's to end.
             None => Err(Error::gone()),
@@ -244,8 +244,8 @@ impl Engine {
                     Err(error) => self.filed_fingerprint(row).ok_or(error)?,
                 },
             };
-            if let Some(ended) = self.end_if(fingerprint, row, EndReason::Revoked, |_| Some(Fate::Delete)) {
-                return Ok(Some(self.deletion(ended)));
+            if let Some(ending) = self.end_if(fingerprint, row, |_| Some((EndReason::Revoked, Fate::Delete))) {
+                return Ok(Some(self.deletion(ending)));
             }
             if tried == Some(fingerprint) {
                 return Ok(None);
@@ -325,19 +325,19 @@ impl Engine {
         let fate = if cutoff.is_some() { Fate::Sweep(cutoff) } else { Fate::Delete };
         for &(row, slot) in rows {
             let Some(fingerprint) = self.index.slot(slot, |slot| Fingerprint(slot.fingerprint)) else { continue };
-            self.end_locked(locked, list, (fingerprint, row), EndReason::Revoked, |_| Some(fate));
+            self.end_locked(locked, list, (fingerprint, row), |_| Some((EndReason::Revoked, fate)));
         }
     }
 
     /// The receipt for the deletion of an ended session, which is queued.
-    fn deletion(self: &Arc<Self>, ended: Ended) -> Receipt {
-        if ended.memory_only { Receipt::ready(()) } else { self.when_durable(()) }
+    fn deletion(self: &Arc<Self>, ending: Ending) -> Receipt {
+        if ending.memory_only { Receipt::ready(()) } else { self.when_durable(()) }
     }
 }
 
 /// What ending a session found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
+pub(super) struct Ending {
     /// The session was kept off the disk, so there is nothing to delete.
     pub(super) memory_only: bool,
 }

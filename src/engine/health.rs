@@ -66,6 +66,14 @@ impl Health {
         self.state.swap(CLOSED, Ordering::AcqRel) != CLOSED
     }
 
+    /// Whether the engine serves no more, and if so whether a panic was the reason.
+    pub(crate) fn stopped(&self) -> Option<bool> {
+        match self.state.load(Ordering::Acquire) {
+            RUNNING | DEGRADED => None,
+            state => Some(state == POISONED),
+        }
+    }
+
     /// What is wrong, if anything is.
     pub(crate) fn trouble(&self) -> Option<String> {
         (self.state.load(Ordering::Acquire) != RUNNING).then(|| self.reason())

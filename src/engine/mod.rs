@@ -13,7 +13,7 @@
 //! 3. the list of a principal, or of anonymous sessions: never two
 //! 4. a shard of the index: never two
 //! 5. a cell
-//! 6. leaves: queue, answers, cutoffs, unwritten rows, unarmed slots, health
+//! 6. leaves: queue, answers, wakers, cutoffs, unwritten rows, unarmed slots, health
 //!
 //! The writer takes a binding only when it holds nothing but its own turn; whoever holds a binding takes nothing but a
 //! cell and leaves. The disk is read and written, and channels are waited for, only under the locks of group 2. Code
@@ -33,6 +33,7 @@ mod binding;
 mod cell;
 mod clock;
 mod end;
+mod ended;
 pub(crate) mod fields;
 mod group;
 mod health;
@@ -61,6 +62,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use binding::Handle;
 pub(crate) use cell::{Cell, Content};
 pub(crate) use end::Spare;
+pub use ended::{EndReason, Ended};
 pub(crate) use group::{Rotate, SignInRequest};
 pub(crate) use list::Listed;
 pub(crate) use load::Hot;
@@ -90,6 +92,7 @@ pub(crate) struct Engine {
     cutoffs: end::Cutoffs,
     queue: queue::Queue,
     answers: queue::Answers,
+    waiting: ended::Waiting,
     next_row: AtomicU64,
     next_memory_row: AtomicU64,
     /// Data of sessions that stay off the disk.
@@ -176,6 +179,7 @@ impl Engine {
             cutoffs: end::Cutoffs::default(),
             queue: queue::Queue::new(),
             answers: queue::Answers::default(),
+            waiting: ended::Waiting::default(),
             next_row: AtomicU64::new(opened.state.next_row),
             next_memory_row: AtomicU64::new(write::first_memory_row(entropy.as_ref())?),
             memory_only_bytes: AtomicUsize::new(0),

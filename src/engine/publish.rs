@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use super::Engine;
-use super::cell::{Cell, EndReason};
+use super::cell::Cell;
 use super::end::Fate;
+use super::ended::EndReason;
 use super::group::{Group, Kind};
 use super::slot::{ListId, NewSlot, SlotId};
 use crate::error::{Error, Result};
@@ -103,11 +104,14 @@ impl Engine {
             // The random source repeats itself: nobody may end up in somebody else's session.
             locked.unlink(&self.index, &removed);
             cell.lock().kill(EndReason::Fault);
+            self.wake_waiting(cell.row);
             self.queue.push_dead(cell.row, self.clock.now_ms());
             return None;
         };
         locked.replace(&self.index, &removed, slot);
         self.arm(slot);
+        drop(locked);
+        self.wake_waiting(cell.row);
         Some((Arc::clone(cell), header.generation))
     }
 

@@ -10,6 +10,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -90,6 +91,8 @@ pub(crate) type Waiter = Box<dyn FnOnce(Result<(), &Failure>) + Send>;
 pub(crate) enum Answer {
     Waiter(Waiter, Result<(), Failure>),
     Group(Promise<Token>, Result<Token>),
+    /// What somebody waits for has happened.
+    Wake(Waker),
 }
 
 /// Answers that have not been given yet, in order.
@@ -113,6 +116,7 @@ impl Answers {
             let told = catch_unwind(AssertUnwindSafe(|| match answer {
                 Answer::Waiter(waiter, result) => waiter(result.as_ref().copied()),
                 Answer::Group(promise, result) => promise.keep(result),
+                Answer::Wake(waker) => waker.wake(),
             }));
             drop(told);
         }

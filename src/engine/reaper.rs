@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
-use super::cell::EndReason;
 use super::end::Fate;
+use super::ended::EndReason;
 use super::slot::{Profiles, Slot, SlotId};
 use super::wheel::{Timers, Visit, Wheel};
 use crate::seal::Fingerprint;
@@ -152,9 +152,11 @@ impl Timers for Due<'_> {
                 let profiles = engine.index.profiles();
                 // What the disk still says lives has to go before anything is acknowledged that counts on its being gone.
                 let fate = |slot: &Slot| if slot.is_clipped() { Fate::Delete } else { Fate::Sweep(None) };
-                let expired = |slot: &Slot| (slot.deadline(profiles) <= now).then(|| fate(slot));
+                let why =
+                    |slot: &Slot| if slot.is_at_end_of_life(profiles) { EndReason::Lifetime } else { EndReason::Idle };
+                let expired = |slot: &Slot| (slot.deadline(profiles) <= now).then(|| (why(slot), fate(slot)));
                 let mut locked = engine.principals.lock_list(list);
-                if engine.end_locked(&mut locked, list, (fingerprint, row), EndReason::Expired, expired).is_some() {
+                if engine.end_locked(&mut locked, list, (fingerprint, row), expired).is_some() {
                     engine.counters.expired.add(1);
                     return None;
                 }

@@ -125,6 +125,11 @@ impl Slot {
         let idle = profiles.idle(self.profile());
         Tick(self.last_seen().plus(idle).0.min(self.absolute))
     }
+
+    /// Whether that moment is the end of its life, even if it had been used to the last.
+    pub(crate) fn is_at_end_of_life(&self, profiles: &Profiles) -> bool {
+        self.deadline(profiles).0 == self.absolute
+    }
 }
 
 /// What a new slot holds.

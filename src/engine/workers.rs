@@ -32,6 +32,7 @@ impl Engine {
                 if catch_unwind(AssertUnwindSafe(|| run(&engine))).is_err() {
                     engine.health.poison(std::thread::current().name().unwrap_or("worker"));
                     engine.refuse(engine.queue.shut());
+                    engine.wake_everybody();
                     engine.deliver();
                 }
             };
@@ -127,9 +128,12 @@ impl Engine {
         if !self.health.begin_close() {
             return Ok(());
         }
+        self.wake_everybody();
         self.queue.bell.ring();
         self.reaper_bell.ring();
         self.teller_bell.ring();
+        // The teller may have gone before the wakers came.
+        self.deliver();
         let threads = std::mem::take(&mut *self.threads.lock());
         // A waker that the writer runs may drop the last handle; a thread cannot wait for itself.
         let own = std::thread::current().id();

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
-use super::cell::{Cell, Content, EndReason, Life};
+use super::cell::{Cell, Content, Life};
 use super::end::Fate;
+use super::ended::EndReason;
 use super::principals::Locked;
 use super::receipt::{Receipt, promise};
 use super::slot::{ListId, SlotId};
@@ -139,8 +140,8 @@ impl Engine {
     pub(super) fn evict_anonymous(&self, locked: &mut Locked<'_>, oldest: SlotId) {
         let names = self.index.slot(oldest, |slot| (Fingerprint(slot.fingerprint), slot.row()));
         let Some((fingerprint, row)) = names else { return };
-        let fate = |_: &_| Some(Fate::Delete);
-        self.end_locked(locked, ListId::ANONYMOUS, (fingerprint, row), EndReason::Limit, fate);
+        let doomed = |_: &_| Some((EndReason::Limit, Fate::Delete));
+        self.end_locked(locked, ListId::ANONYMOUS, (fingerprint, row), doomed);
         self.counters.evicted.add(1);
     }
 

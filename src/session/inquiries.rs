@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Session;
-use crate::engine::Content;
+use crate::engine::{Content, Ended};
 use crate::error::Result;
 use crate::seal::Key;
 use crate::sign_in::Class;
@@ -125,6 +125,32 @@ impl Session {
                 Ok(Some(key.derive(None, purpose, &[cell.engine.keys.store_id(), &row, &generation])))
             })
             .unwrap_or(Ok(None))
+    }
+
+    /// The session's end, to wait for: for connections that live as long as the session, such as an event stream.
+    ///
+    /// It follows the session that this handle is of at the moment. A sign-in, through this handle too, puts another in
+    /// its place ([`EndReason::Replaced`](crate::EndReason::Replaced)); a rotation does not end it, unless
+    /// [asked for](Ended::or_rotated). A handle before its first write has no session that could end, so all it tells is
+    /// [`EndReason::Shutdown`](crate::EndReason::Shutdown); ask again after that write.
+    ///
+    /// Who waits is woken as soon as the session has ended in memory, or within about a second after its time ran out.
+    /// Asking counts as no use.
+    ///
+    /// ```
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// # let session = sessions.start();
+    /// session.sign_in("ada")?.blocking_wait()?;
+    /// let ended = session.ended();
+    /// session.sign_in("ada")?.blocking_wait()?;
+    /// assert_eq!(ended.blocking_wait(), dwell::EndReason::Replaced);
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub fn ended(&self) -> Ended {
+        match self.0.with(|cell, generation| Ended::of(Arc::clone(cell), generation)) {
+            Ok(ended) => ended,
+            Err(engine) => Ended::of_nothing(engine),
+        }
     }
 
     fn left(&self) -> Result<Option<(u32, u32)>> {

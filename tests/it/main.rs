@@ -13,6 +13,8 @@ mod api;
 mod demo;
 #[cfg(all(feature = "cli", unix))]
 mod demo_edges;
+#[cfg(feature = "sim")]
+mod ended;
 mod example;
 #[cfg(feature = "sim")]
 mod faults;
