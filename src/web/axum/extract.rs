@@ -17,6 +17,8 @@ use crate::web::{Exchange, Refusal};
 #[derive(Clone)]
 pub(super) struct Current {
     pub(super) exchange: Exchange,
+    /// The request does not count as use of the session.
+    pub(super) is_passive: bool,
     pub(super) sign_in_page: Option<Arc<str>>,
     pub(super) outer: Option<Arc<Self>>,
 }

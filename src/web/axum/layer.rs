@@ -86,7 +86,30 @@ impl SessionLayer {
         self
     }
 
-    /// Which requests do not count as use of their session: polling that must not keep it alive.
+    /// None of this layer's requests count as use of their session: for routes that a page polls by itself, which must
+    /// not keep a session alive in a tab that was left open. [`passive_if`](Self::passive_if) said afterwards replaces it.
+    ///
+    /// A session is found before the handler runs, so a passive layer inside another one of the same store comes too late:
+    /// such a request is answered 500 and says so. Merge the routes instead, each with its layer:
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use dwell::{Session, axum::{SessionLayer, SignedIn}};
+    /// # async fn inbox(user: SignedIn) {}
+    /// # async fn unread(user: SignedIn) {}
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// let layer = SessionLayer::development(sessions);
+    /// let used = Router::new().route("/inbox", get(inbox)).layer(layer.clone());
+    /// let polled = Router::new().route("/unread", get(unread)).layer(layer.passive());
+    /// let app: Router = used.merge(polled);
+    /// # let _ = app;
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub const fn passive(self) -> Self {
+        self.passive_if(|_| true)
+    }
+
+    /// Which requests do not count as use of their session, by their headers. See [`passive`](Self::passive).
     pub const fn passive_if(mut self, is_passive: fn(&HeaderMap) -> bool) -> Self {
         self.is_passive = Some(is_passive);
         self
@@ -99,13 +122,19 @@ impl SessionLayer {
         self
     }
 
+    /// The site that this layer serves.
+    pub const fn site(&self) -> &Site {
+        &self.site
+    }
+
     /// The part of this layer that checks the host, for routes and fallbacks that have no session.
     pub fn host_layer(&self) -> HostLayer {
         HostLayer(self.site.clone())
     }
 
-    async fn begin(&self, parts: &mut Parts, body: Body) -> Result<(Exchange, Body), Response> {
-        let admitted = self.site.admit(&self.facts(parts)).map_err(IntoResponse::into_response)?;
+    async fn begin(&self, parts: &mut Parts, body: Body, is_passive: bool) -> Result<(Exchange, Body), Response> {
+        let facts = if is_passive { facts(parts).passive() } else { facts(parts) };
+        let admitted = self.site.admit(&facts).map_err(IntoResponse::into_response)?;
         let exchange = open(admitted).await.map_err(IntoResponse::into_response)?;
         if exchange.wants_form_token() && is_form(&parts.headers) {
             // Boxed, so that the futures of all other requests stay small.
@@ -118,9 +147,24 @@ impl SessionLayer {
         Ok((exchange, body))
     }
 
-    fn facts<'a>(&self, parts: &'a Parts) -> web::Request<'a> {
-        let facts = facts(parts);
-        if self.is_passive.is_some_and(|is_passive| is_passive(&parts.headers)) { facts.passive() } else { facts }
+    /// Why this layer cannot do its work inside those that are around it.
+    fn clash(&self, outer: &Current, is_passive: bool) -> Option<Refusal> {
+        let reason = match self.same_store(outer) {
+            Some(same) if is_passive && !same.is_passive => {
+                "a passive layer inside another of the same store comes too late; put the polled routes beside the others"
+            }
+            Some(_) => return None,
+            None if outer.around().any(|current| current.exchange.site().cookie_name() == self.site.cookie_name()) => {
+                "two stores cover this route under one cookie name; give one of them a name of its own"
+            }
+            None => return None,
+        };
+        Some(Refusal::new(500, "internal", reason))
+    }
+
+    /// The layer of the same store that is around already.
+    fn same_store<'a>(&self, outer: &'a Current) -> Option<&'a Current> {
+        outer.around().find(|current| current.exchange.site().sessions().is_same(self.site.sessions()))
     }
 
     /// The token in a posted form, and the form as it was.
@@ -140,7 +184,7 @@ impl SessionLayer {
     }
 }
 
-fn facts(parts: &Parts) -> web::Request<'_> {
+pub(super) fn facts(parts: &Parts) -> web::Request<'_> {
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let mut facts = web::Request::new(parts.method.as_str()).headers(headers);
     // HTTP/1.1 wants a `Host` line beside an absolute target; later versions have the target's host instead.
@@ -268,24 +312,23 @@ where
             let (mut parts, body) = request.into_parts();
             let body = Body::new(body);
             let outer = parts.extensions.get::<Current>().cloned();
+            let is_passive = layer.is_passive.is_some_and(|is_passive| is_passive(&parts.headers));
             if let Some(outer) = &outer {
-                let mut around = outer.around().map(|current| current.exchange.site());
-                if around.any(|site| site.sessions().is_same(layer.site.sessions())) {
+                if let Some(refusal) = layer.clash(outer, is_passive) {
+                    return Ok(refusal.into_response());
+                }
+                if layer.same_store(outer).is_some() {
                     let response = inner.call(Request::from_parts(parts, body)).await?;
                     return Ok(response.map(Body::new));
                 }
-                if outer.around().any(|current| current.exchange.site().cookie_name() == layer.site.cookie_name()) {
-                    let reason =
-                        "two stores cover this route under one cookie name; give one of them a name of its own";
-                    return Ok(Refusal::new(500, "internal", reason).into_response());
-                }
             }
-            let (exchange, body) = match layer.begin(&mut parts, body).await {
+            let (exchange, body) = match layer.begin(&mut parts, body, is_passive).await {
                 Ok(begun) => begun,
                 Err(response) => return Ok(response),
             };
             parts.extensions.insert(Current {
                 exchange: exchange.clone(),
+                is_passive,
                 sign_in_page: layer.sign_in_page,
                 outer: outer.map(Arc::new),
             });

@@ -4,8 +4,8 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::Request as HttpRequest;
 use axum::routing::get;
-use dwell::Session;
 use dwell::axum::{SessionLayer, exchange_of};
+use dwell::{ManualClock, Session};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::ServiceExt;
 use tower_layer::Layer;
@@ -48,6 +48,67 @@ async fn the_same_store_twice_is_one_layer() {
     assert_eq!(cookie.len(), 1);
     assert_eq!(text(send(&app, http("GET", "/in/count", &[("Cookie", &cookie[0])])).await).await, "2");
     assert_eq!(sessions.stats().sessions, 1);
+}
+
+/// A session in a store whose time stands still, and its cookie.
+fn timed() -> (ManualClock, Site, String) {
+    let clock = ManualClock::new();
+    let site = Site::development(Options::new().clock(clock.clone()).in_memory().unwrap());
+    let cookie = signed_in(&site, "ada");
+    (clock, site, cookie)
+}
+
+const MINUTES_10: std::time::Duration = std::time::Duration::from_secs(600);
+
+#[tokio::test]
+async fn polling_a_passive_route_keeps_no_session_alive_and_other_routes_do() {
+    let (clock, site, cookie) = timed();
+    let layer = SessionLayer::new(site);
+    let who = || get(|user: dwell::axum::SignedIn| async move { user.principal().to_owned() });
+    let used = Router::new().route("/used", who()).layer(layer.clone());
+    let app = used.merge(Router::new().route("/polled", who()).layer(layer.passive()));
+    let status = async |path| send(&app, http("GET", path, &[("Cookie", &cookie)])).await.status().as_u16();
+    for path in ["/used", "/polled", "/used", "/polled", "/used"] {
+        clock.advance(MINUTES_10);
+        assert_eq!(status(path).await, 200, "thirty minutes are the limit");
+    }
+    for expected in [200, 200, 401] {
+        clock.advance(MINUTES_10);
+        assert_eq!(status("/polled").await, expected);
+    }
+    assert_eq!(status("/used").await, 401);
+}
+
+#[tokio::test]
+async fn of_nested_layers_the_outer_says_what_counts_and_a_passive_one_is_not_quietly_ignored() {
+    let (clock, site, cookie) = timed();
+    let layer = SessionLayer::new(site.clone());
+    let polls = layer.clone().passive_if(|headers| headers.contains_key("x-poll"));
+    let app = |inner: &SessionLayer, outer: &SessionLayer| {
+        Router::new().route("/", get(|| async { "asked" })).layer(inner.clone()).layer(outer.clone())
+    };
+    let left = || {
+        let asked = site.admit(&request("GET", &[("Cookie", &cookie)]).passive()).unwrap().open().unwrap();
+        asked.session().unwrap().idle_left().unwrap().unwrap()
+    };
+    let status = async |app: Router, more: Lines<'_>| {
+        let lines: Vec<_> = [("Cookie", &*cookie)].into_iter().chain(more.iter().copied()).collect();
+        send(&app, http("GET", "/", &lines)).await.status().as_u16()
+    };
+    clock.advance(MINUTES_10);
+    let before = left();
+    let passive = layer.clone().passive();
+    assert_eq!(status(app(&layer, &passive), &[]).await, 200);
+    assert_eq!(status(app(&passive, &passive), &[]).await, 200);
+    assert_eq!(status(app(&passive, &polls), &[("X-Poll", "1")]).await, 200);
+    assert_eq!(left(), before, "the outer one is passive");
+    for (outer, lines) in [(&layer, &[][..]), (&layer, &[("X-Poll", "1")]), (&polls, &[])] {
+        assert_eq!(status(app(&passive, outer), lines).await, 500);
+    }
+    assert_eq!(status(app(&polls, &layer), &[]).await, 200);
+    assert_eq!(left(), 3 * MINUTES_10);
+    let clash = send(&app(&polls, &layer), http("GET", "/", &[("X-Poll", "1")])).await;
+    assert!(text(clash).await.contains("comes too late"));
 }
 
 #[tokio::test]
