@@ -48,13 +48,15 @@
 //!
 //! Using it: [`Field`], [`Session`], [`Sessions`], [`SignIn`], [`Options`], [`ErrorKind`]. On the web: [`web`] for a server
 //! of your own, and the module `axum` with that feature; the example `no_framework` is a whole site on a synchronous HTTP
-//! server, `axum` one with that framework. Running it: [`guide::operations`] and [`guide::security`]. How it works:
+//! server, `axum` one with that framework. Tests that need time to pass: [`guide::testing`]. Running it:
+//! [`guide::operations`] and [`guide::security`]. How it works:
 //! [`guide::architecture`], then the source in the order it names there.
 //!
 //! # Features
 //!
 //! - `json` (on by default): [`Field::json`], for types that the compact format cannot carry.
 //! - `axum`: a layer for routers, extractors for handlers, errors as responses.
+//! - `test-util`: visitors for tests of axum applications, in `axum::test`.
 //! - `cli`: the `dwell` binary with its demo application.
 //! - `sim`: a simulated directory with power cuts, for testing the engine itself. Not covered by semantic versioning.
 #![forbid(unsafe_code)]

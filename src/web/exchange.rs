@@ -334,10 +334,7 @@ impl Exchange {
     pub fn companion(&self) -> Result<Option<String>> {
         self.consult();
         let Some(session) = self.current().filter(|_| self.0.site.get().companion) else { return Ok(None) };
-        if session.class()? == Class::Anonymous {
-            return Ok(None);
-        }
-        Ok(session.secret(COMPANION)?.as_ref().map(csrf::companion))
+        companion_of(&session)
     }
 
     /// Notes that this request ended its own session, by other means than the session's handle: the browser is told to
@@ -420,6 +417,14 @@ impl Exchange {
             Found::Nobody | Found::Locked => self.0.new.get().cloned(),
         }
     }
+}
+
+/// The secret that goes with this session's cookie; anonymous ones need none.
+pub(super) fn companion_of(session: &Session) -> Result<Option<String>> {
+    if session.class()? == Class::Anonymous {
+        return Ok(None);
+    }
+    Ok(session.secret(COMPANION)?.as_ref().map(csrf::companion))
 }
 
 /// How long the browser is to keep the cookie after its own end: only for those who asked to be remembered.

@@ -70,7 +70,7 @@ impl Scheme {
         }
     }
 
-    const fn prefix(self) -> &'static str {
+    pub(super) const fn prefix(self) -> &'static str {
         match self {
             Self::Http => "http://",
             Self::Https => "https://",

@@ -31,6 +31,8 @@ mod cookie;
 mod csrf;
 mod device;
 mod exchange;
+#[cfg(feature = "test-util")]
+mod front;
 mod host;
 mod refusal;
 mod request;

@@ -14,6 +14,8 @@ use ipnet::IpNet;
 use super::cookie::{self, CookieRules, SameSite};
 use super::device;
 use super::exchange::{Admitted, Candidates, Shown};
+#[cfg(feature = "test-util")]
+use super::front::Front;
 use super::host::{self, Authority, Host, HostRules, Scheme};
 use super::refusal::Refusal;
 use super::request::{COMPANION_HEADER, Line, Request, Secret, TOKEN_HEADER};
@@ -232,6 +234,22 @@ impl Site {
 
     pub(super) fn get(&self) -> &Rules {
         &self.0
+    }
+
+    #[cfg(feature = "test-util")]
+    pub(super) fn token_header(&self) -> &str {
+        &self.0.token_header
+    }
+
+    #[cfg(feature = "test-util")]
+    pub(super) fn companion_header(&self) -> Option<&str> {
+        self.0.companion.then_some(&*self.0.companion_header)
+    }
+
+    /// Where a browser that is made up for a test finds this site.
+    #[cfg(feature = "test-util")]
+    pub(super) fn front(&self) -> Front {
+        Front::of(&self.0.hosts)
     }
 
     /// Whether the request's host is ours, and nothing else: for what is served without a session.

@@ -79,6 +79,8 @@ mod connection;
 mod extract;
 mod layer;
 mod respond;
+#[cfg(feature = "test-util")]
+pub mod test;
 
 pub use connection::Connection;
 pub use extract::{Fresh, Rejection, SignedIn, exchange_of};

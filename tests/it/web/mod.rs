@@ -5,6 +5,8 @@ mod exchange;
 mod layer;
 #[cfg(feature = "axum")]
 mod routers;
+#[cfg(feature = "test-util")]
+mod visitor;
 
 use dwell::web::{Exchange, Request, Site};
 use dwell::{Field, Options, Sessions};
