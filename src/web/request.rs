@@ -19,6 +19,8 @@ pub struct Request<'a> {
     pub(super) is_passive: bool,
     /// It opens a channel that writes: a web socket begins with a `GET`.
     pub(super) is_socket: bool,
+    /// It opens a channel that goes on answering.
+    pub(super) is_stream: bool,
     pub(super) target: Option<&'a str>,
     pub(super) local: Option<SocketAddr>,
     pub(super) peer: Option<SocketAddr>,
@@ -66,6 +68,7 @@ impl<'a> Request<'a> {
             is_safe: matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE"),
             is_passive: false,
             is_socket: false,
+            is_stream: false,
             target: None,
             local: None,
             peer: None,
@@ -118,8 +121,9 @@ impl<'a> Request<'a> {
             4 if is("host") => self.host.add(value),
             6 if is("cookie") => self.cookies.push(value),
             6 if is("origin") => self.origin.add(value),
+            6 if is("accept") => self.is_stream |= names(value, b"text/event-stream"),
             // Offers of other protocols are ignored, as servers do.
-            7 if is("upgrade") => self.is_socket |= names_web_socket(value),
+            7 if is("upgrade") => self.is_socket |= names(value, b"websocket"),
             9 if is("forwarded") => self.forwarded.add(value),
             10 if is("user-agent") => self.user_agent.add(value),
             14 if is("sec-fetch-site") => self.fetch_site.add(value),
@@ -162,9 +166,9 @@ pub(super) enum Secret<'a> {
     Bad,
 }
 
-/// Anything that a server could take for the wish to speak WebSocket.
-fn names_web_socket(value: &[u8]) -> bool {
-    value.to_ascii_lowercase().windows(b"websocket".len()).any(|part| part == b"websocket")
+/// Anything that a server could take for the wish to speak of this: somewhere in the line, in any case.
+fn names(value: &[u8], what: &[u8]) -> bool {
+    value.windows(what.len()).any(|part| part.eq_ignore_ascii_case(what))
 }
 
 fn begins(name: &str, with: &str) -> bool {
@@ -214,6 +218,13 @@ mod tests {
         let offers = |value: &'static [u8]| Request::new("GET").headers([("Upgrade", value)]).is_socket;
         assert!(offers(b"websocket") && offers(b"WebSocket") && offers(b"h2c, websocket/13"));
         assert!(!offers(b"h2c") && !offers(b"") && !offers(b"TLS/1.0"));
+    }
+
+    #[test]
+    fn only_who_accepts_an_event_stream_opens_one() {
+        let opens = |value: &'static [u8]| Request::new("GET").headers([("Accept", value)]).is_stream;
+        assert!(opens(b"text/event-stream") && opens(b"application/json, Text/Event-Stream;q=0.5"));
+        assert!(!opens(b"*/*") && !opens(b"text/html") && !opens(b""));
     }
 
     #[test]

@@ -261,7 +261,7 @@ impl Site {
     }
 
     /// Whether the request may go on to its session: it names a host of ours, and, if it may change something or opens a
-    /// web socket, comes from a page of ours. Works on the request alone: no look-up, no disk.
+    /// web socket or an event stream, comes from a page of ours. Works on the request alone: no look-up, no disk.
     ///
     /// # Errors
     /// A [`Refusal`] with status 400, 403 or 421.
@@ -271,7 +271,7 @@ impl Site {
         for value in cookie::values(request.cookies.iter().copied(), self.cookie_name()) {
             candidates.add(value);
         }
-        if !request.is_safe || request.is_socket {
+        if !request.is_safe || request.is_socket || request.is_stream {
             self.check_page(request, &host, candidates.cookie_sent)?;
         }
         Ok(Admitted {
@@ -311,6 +311,8 @@ impl Site {
             Line::Once(_) | Line::Repeated => Err(Refusal::foreign_page()),
             // Browsers never leave it out of a handshake, and no token follows.
             Line::Absent if request.is_socket => Err(Refusal::no_origin()),
+            // Over plain HTTP a page of ours that only reads says neither.
+            Line::Absent if request.is_safe => Ok(()),
             Line::Absent if request.fetch_site == Line::Absent && cookie_sent => Err(Refusal::no_origin()),
             Line::Absent => Ok(()),
         }

@@ -176,6 +176,33 @@ fn a_web_socket_is_opened_by_own_pages_only() {
 }
 
 #[test]
+fn an_event_stream_is_opened_by_no_page_of_others() {
+    let site = Site::development(sessions());
+    let cookie = signed_in(&site, "ada");
+    let status = |method: &str, lines: Lines<'_>| {
+        let accept = [("Accept", "text/event-stream"), ("Cookie", &*cookie)];
+        let all: Vec<_> = accept.into_iter().chain(lines.iter().copied()).collect();
+        site.admit(&request(method, &all)).map_or_else(|refusal| refusal.status(), |_| 200)
+    };
+    let own = ("Origin", "http://localhost:3000");
+    assert_eq!(status("GET", &[]), 200, "over plain HTTP a page says neither");
+    for site in ["same-origin", "none"] {
+        assert_eq!(status("GET", &[("Sec-Fetch-Site", site)]), 200);
+    }
+    assert_eq!(status("GET", &[own]), 200);
+    for site in ["same-site", "cross-site", ""] {
+        assert_eq!(status("GET", &[("Sec-Fetch-Site", site)]), 403, "{site}");
+        assert_eq!(status("GET", &[own, ("Sec-Fetch-Site", site)]), 403, "{site}");
+    }
+    for origin in ["http://localhost:3001", "http://evil.example", "null", ""] {
+        assert_eq!(status("GET", &[("Origin", origin)]), 403, "{origin}");
+        assert_eq!(status("GET", &[("Origin", origin), ("Sec-Fetch-Site", "same-origin")]), 403, "{origin}");
+    }
+    assert_eq!(status("POST", &[]), 403, "one that may change something still has to say");
+    assert_eq!(status("GET", &[("Upgrade", "websocket")]), 403, "and so has a web socket");
+}
+
+#[test]
 fn a_signed_in_cookie_alone_opens_nothing_on_localhost() {
     let clock = ManualClock::new();
     let site = Site::localhost(Options::new().clock(clock.clone()).in_memory().unwrap());
