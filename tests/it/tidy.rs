@@ -92,7 +92,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["rand"], &["token.rs"]),
     (&["sha2", "hmac", "hkdf", "chacha20poly1305", "subtle"], &["seal.rs"]),
     (&["tokio", "tower_layer", "tower_service", "http_body_util", "form_urlencoded"], &["web/axum/", "cli/"]),
-    (&["clap", "humantime", "hyper", "hyper_util", "maud", "quick_xml"], &["cli/"]),
+    (&["clap", "futures_core", "humantime", "hyper", "hyper_util", "maud", "quick_xml"], &["cli/"]),
 ];
 
 /// Parts of paths that read a real clock, and where that is done.

@@ -15,6 +15,7 @@ use dwell::web::{Refusal, Site};
 use super::args::Profile;
 use super::body::whole;
 use super::posted::BODY_BYTES_MAX;
+use super::streams::Streams;
 use super::{handlers, log, page};
 
 /// What the handlers work with.
@@ -22,10 +23,11 @@ use super::{handlers, log, page};
 pub(super) struct App {
     pub(super) sessions: Sessions,
     pub(super) profile: Profile,
+    pub(super) streams: Streams,
 }
 
 pub(super) fn router(site: Site, profile: Profile) -> Router {
-    let app = App { sessions: site.sessions().clone(), profile };
+    let app = App { sessions: site.sessions().clone(), profile, streams: Streams::default() };
     let layer = SessionLayer::new(site)
         .sign_in_page("/")
         .form_bytes_max(BODY_BYTES_MAX)
@@ -44,6 +46,7 @@ pub(super) fn router(site: Site, profile: Profile) -> Router {
         .route("/sessions", get(handlers::sessions))
         .route("/sessions/revoke", post(handlers::revoke))
         .route("/export", get(handlers::export))
+        .route("/live", get(handlers::live))
         // What has no route has no session either: 404 and 405 are the same for everybody.
         .route_layer(layer);
     Router::new()

@@ -1,8 +1,8 @@
 //! The demo application: a page, an API, and everything the library has for a web site.
 //!
 //! It is built on the library's public API only. What lives where: `args` (what was asked for), `app` (routes and what
-//! all answers have), `handlers` (what each route does), `body` and `posted` (what requests bring), `server` (sockets and signals), `page`
-//! (HTML).
+//! all answers have), `handlers` (what each route does), `body` and `posted` (what requests bring), `streams` (who waits for the end
+//! of a session), `server` (sockets and signals), `page` (HTML).
 
 mod app;
 mod args;
@@ -11,6 +11,7 @@ mod handlers;
 mod page;
 mod posted;
 mod server;
+mod streams;
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -36,7 +37,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     say(&format!("{} sessions restored, {} expired while down, {took} ms", found.restored, found.expired));
     say(&format!("listening on http://{}", listener.address));
     let app = app::router(site, args.profile);
-    runtime.block_on(server::serve(listener, app));
+    // Whoever waits for the end of a session is told that the server goes, and their streams end.
+    runtime.block_on(server::serve(listener, app, || sessions.announce_close()));
     // Requests that outlived their time are let go; what they changed is written by the close.
     runtime.shutdown_timeout(server::LAST_MOMENT);
     sessions.close().map_err(|error| Failure::Failed(format!("failed to close the sessions in `{data}`: {error:#}")))

@@ -55,8 +55,8 @@ pub(super) async fn listen(address: SocketAddr, is_local: bool) -> Result<Listen
     Ok(Listener { socket, stop, address })
 }
 
-/// Serves until a signal comes, then lets requests end.
-pub(super) async fn serve(listener: Listener, app: Router) {
+/// Serves until a signal comes, says so, then lets requests end.
+pub(super) async fn serve(listener: Listener, app: Router, stopping: impl FnOnce()) {
     let Listener { socket, mut stop, .. } = listener;
     let connections = GracefulShutdown::new();
     loop {
@@ -73,6 +73,7 @@ pub(super) async fn serve(listener: Listener, app: Router) {
         }
     }
     drop(socket);
+    stopping();
     let _some_may_not_end_in_time = tokio::time::timeout(LAST_REQUESTS, connections.shutdown()).await;
 }
 

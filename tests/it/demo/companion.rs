@@ -66,7 +66,7 @@ fn without_it_every_other_door_is_closed() {
         ("/logout", json!({})),
     ];
     for mut thief in thieves {
-        for target in ["/get?key=secret", "/sessions", "/export?format=json", "/export?format=xml"] {
+        for target in ["/get?key=secret", "/sessions", "/export?format=json", "/export?format=xml", "/live"] {
             thief.get(target).refused(403, "companion").is_private();
         }
         for (target, body) in &posts {

@@ -142,8 +142,17 @@ fn no_route_is_exempt() {
         let site = Site::new(profile);
         let mut ada = Browser::signed_in(&site, "ada");
         let assets = super::page::assets(&ada.get("/").text());
-        let routes =
-            ["/", "/whoami", "/get?key=a", "/sessions", "/export?format=json", "/healthz", "/nowhere", "/login"];
+        let routes = [
+            "/",
+            "/whoami",
+            "/get?key=a",
+            "/sessions",
+            "/export?format=json",
+            "/live",
+            "/healthz",
+            "/nowhere",
+            "/login",
+        ];
         for target in routes.into_iter().chain(assets.iter().map(|asset| &**asset)) {
             for method in ["GET", "HEAD", "POST", "OPTIONS", "DELETE"] {
                 let request = ada.request(method, target).set("Host", "evil.example");

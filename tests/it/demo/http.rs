@@ -203,7 +203,8 @@ impl<S: Read> Connection<S> {
         }
     }
 
-    fn head(&mut self) -> Result<Answer> {
+    /// An answer up to where its body begins.
+    pub(super) fn head(&mut self) -> Result<Answer> {
         let status = self.line()?;
         let malformed = || broken(&format!("status line {status:?}"));
         let rest = status.strip_prefix("HTTP/1.1 ").ok_or_else(malformed)?;
@@ -229,17 +230,21 @@ impl<S: Read> Connection<S> {
 
     fn chunks(&mut self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
-        loop {
-            let size = self.line()?;
-            let size = usize::from_str_radix(&size, 16).map_err(|_| broken(&format!("chunk size {size:?}")))?;
-            if size == 0 {
-                return if self.line()?.is_empty() { Ok(body) } else { Err(broken("a trailer")) };
-            }
-            body.extend(self.exactly(size)?);
-            if !self.line()?.is_empty() {
-                return Err(broken("a chunk longer than it said"));
-            }
+        while let Some(chunk) = self.chunk()? {
+            body.extend(chunk);
         }
+        Ok(body)
+    }
+
+    /// The next piece of a body that comes in chunks; `None` at its end.
+    pub(super) fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
+        let size = self.line()?;
+        let size = usize::from_str_radix(&size, 16).map_err(|_| broken(&format!("chunk size {size:?}")))?;
+        let chunk = self.exactly(size)?;
+        if !self.line()?.is_empty() {
+            return Err(broken(if size == 0 { "a trailer" } else { "a chunk longer than it said" }));
+        }
+        Ok((size > 0).then_some(chunk))
     }
 
     /// A line without its CRLF.

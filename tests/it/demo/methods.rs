@@ -6,7 +6,7 @@ use super::browser::Browser;
 use super::http::Request;
 use super::site::{Profile, Site};
 
-const READ: [&str; 6] = ["/", "/whoami", "/get", "/sessions", "/export", "/healthz"];
+const READ: [&str; 7] = ["/", "/whoami", "/get", "/sessions", "/export", "/live", "/healthz"];
 const CHANGE: [&str; 7] = ["/login", "/logout", "/visit", "/set", "/slow", "/elevate", "/sessions/revoke"];
 
 #[test]

@@ -1,12 +1,14 @@
 //! `dwell demo` as browsers, scripts and attackers meet it: the real program in a process of its own, over raw HTTP.
 //!
-//! `http` is the client, `answer` what must hold of every answer, `site` the process, `browser` a visitor. The others
+//! `http` is the client, `answer` what must hold of every answer, `site` the process, `browser` a visitor, `stream`
+//! an answer that goes on. The others
 //! hold the program against its contract, a theme each. Nothing here knows how it is built.
 
 mod answer;
 mod browser;
 mod http;
 mod site;
+mod stream;
 
 mod companion;
 mod cookies;
@@ -16,6 +18,7 @@ mod devices;
 mod expiry;
 mod host;
 mod leave;
+mod live;
 mod load;
 mod methods;
 mod origin;

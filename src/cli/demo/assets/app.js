@@ -1,5 +1,5 @@
-// The script of `dwell demo`: sends the forms without a reload, keeps the companion, counts down, and waits for a
-// server that was killed. The page works without it, except for being signed in under the profile `localhost`.
+// The script of `dwell demo`: sends the forms without a reload, keeps the companion, counts down, hears why a session
+// ended, and waits for a server that was killed. The page works without it, except for being signed in under the profile `localhost`.
 'use strict';
 (() => {
   const KEY = 'dwell-companion';
@@ -108,6 +108,62 @@
       setLeft('life', me.life_left_s);
     } catch { await outage(); } finally { syncing = false; }
   };
+
+  // Why the session ended, told by a stream as it happens. The stream is no use of the session; without one, `sync` finds
+  // out a little later, and does not know why.
+  const reasons = {
+    signed_out: 'in another tab of this browser', replaced: 'because somebody signed in again in this browser',
+    revoked: 'from another device', limit: 'because too many devices were signed in, and this was the oldest',
+    idle: 'because nothing was done here for too long', lifetime: 'because nobody stays signed in for longer than this',
+    fault: 'because the server could not save the session',
+  };
+  let stream = null;
+  const listen = () => { if (kind() !== 'none') stream ??= follow(new AbortController()); };
+  const unfollow = () => { stream?.abort(); stream = null; };
+  const follow = (mine) => { hear(mine).finally(() => { if (stream === mine) stream = null; }); return mine; };
+  const hear = async (mine) => {
+    for (let wait = 1000; !mine.signal.aborted; wait = Math.min(wait * 2, 30_000)) {
+      const was = kind();
+      if (was === 'none') return;
+      try {
+        const headers = { Accept: 'text/event-stream', 'X-Passive': '1' };
+        const answer = await ask('/live', { headers, signal: mine.signal });
+        if (answer.ok) {
+          const { event, reason } = await lastWord(answer.body);
+          // The oldest of too many tabs gives way, and asks now and then instead.
+          if (event === 'closed') return;
+          if (event === 'ended' && reason !== 'shutdown') return await ended(was, reason, mine);
+          wait = 1000;
+        }
+      } catch { if (mine.signal.aborted) return; }
+      await sync();
+      await pause(wait);
+    }
+  };
+  const lastWord = async (body) => {
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ''; ;) {
+      const { value, done } = await reader.read();
+      if (done) return {};
+      const blocks = (text + value).split('\n\n');
+      text = blocks.pop();
+      for (const block of blocks) {
+        const field = (name) => block.split('\n').find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+        if (field('event')) return { event: field('event'), reason: JSON.parse(field('data') ?? '{}').reason };
+      }
+    }
+  };
+  const ended = async (was, reason, mine) => {
+    while (busy) await pause(50);
+    // The tab that signed in again is about to share its companion.
+    if (reason === 'replaced') await pause(500);
+    if (mine.signal.aborted) return;
+    stream = null;
+    if (kind() !== 'none') await refresh().catch(outage);
+    if (kind() !== 'none') return;
+    const begin = was === 'authenticated' ? 'You were signed out' : 'Your visit has ended';
+    say(`${begin} ${reasons[reason] ?? ''}`.trim().concat('.'), true);
+  };
   const prepare = () => {
     for (const shown of document.querySelectorAll('[data-seconds]')) setLeft(shown.id.replace('-left', ''), Number(shown.dataset.seconds));
     for (const time of document.querySelectorAll('time[datetime]')) {
@@ -115,6 +171,7 @@
       time.title = time.textContent;
       if (!Number.isNaN(moment.getTime())) time.textContent = moment.toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
     }
+    listen();
   };
 
   // Forms. These two are sent as JSON, because only then the answer has the companion.
@@ -139,6 +196,8 @@
     if (told.companion) keep(told.companion);
     say(done[path] ?? '');
     await refresh(form);
+    // Whoever ends a session here needs nobody to tell them why.
+    if (path === '/login' || (path in done && kind() === 'none')) { unfollow(); listen(); }
     // Signed out, here or from the list: the companion is worth nothing. Another tab may have a newer one by now.
     if (kind() !== 'authenticated' && kept() === sent) keep(null);
     const card = form.id && document.getElementById(form.id)?.closest('section');
@@ -241,7 +300,7 @@
   document.addEventListener('DOMContentLoaded', start);
   document.addEventListener('submit', submitted);
   document.addEventListener('click', followed);
-  document.addEventListener('visibilitychange', () => { if (!document.hidden) sync(); });
+  document.addEventListener('visibilitychange', () => { if (!document.hidden) { sync(); listen(); } });
   addEventListener('storage', (event) => { if (event.key === KEY && !busy) refresh().catch(() => {}); });
   addEventListener('pageshow', (event) => { if (event.persisted) location.reload(); });
 })();

@@ -5,6 +5,7 @@
 mod account;
 mod data;
 mod devices;
+mod live;
 mod show;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use dwell::{Error, Field};
 pub(super) use self::account::{elevate, login, logout};
 pub(super) use self::data::{export, get, set, slow, visit};
 pub(super) use self::devices::{revoke, sessions};
+pub(super) use self::live::live;
 pub(super) use self::show::{healthz, home, whoami};
 
 const VISITS: Field<u32> = Field::new("visits");

@@ -103,11 +103,12 @@ pub(in super::super) async fn home(exchange: Exchange, user: Option<SignedIn>, S
 }
 
 pub(in super::super) async fn healthz(State(app): State<App>) -> Answer {
-    let stats = app.sessions.stats();
+    let (stats, streams) = (app.sessions.stats(), app.streams.count());
     Ok(match stats.trouble {
-        None => axum::Json(json!({ "status": "ok", "sessions": stats.sessions })).into_response(),
+        None => axum::Json(json!({ "status": "ok", "sessions": stats.sessions, "streams": streams })).into_response(),
         Some(trouble) => {
-            let body = json!({ "status": "degraded", "reason": trouble, "sessions": stats.sessions });
+            let body =
+                json!({ "status": "degraded", "reason": trouble, "sessions": stats.sessions, "streams": streams });
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], axum::Json(body)).into_response()
         }
     })

@@ -2,6 +2,7 @@
 
 mod account;
 mod cookies;
+mod live;
 mod looks;
 mod plain_forms;
 mod proxy;

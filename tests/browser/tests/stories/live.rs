@@ -1,0 +1,110 @@
+//! The end of a session is told at once, in words, to a page that nobody touches.
+
+use dwell_browser_tests::{Browser, request, story};
+
+/// What the page says by itself; nothing is pressed and nothing loaded again.
+fn is_told(browser: &Browser, why: &str) {
+    browser.wait_for_text("#notice", |text| text.contains("You were signed out") && text.contains(why));
+    browser.expect_class("none");
+}
+
+#[test]
+fn a_sign_out_in_another_tab_is_told() {
+    for profile in ["localhost", "development", "lan"] {
+        story(&format!("live-{profile}"), |stage| {
+            let server = stage.serve(profile, &[]);
+            let browser = stage.browser();
+            browser.open(&server.url("/"));
+            browser.sign_in("ada");
+            let first = browser.open_in_new_tab(&server.url("/"));
+            browser.expect("#principal", "ada");
+            // What the first tab hears is noted there, so that how long it took is the page's and not the driver's.
+            browser.sign_out();
+            browser.expect("#notice", "You are signed out.");
+            browser.go_to_tab(first);
+            is_told(&browser, "another tab");
+            browser.shots("told");
+            browser.sign_in("ada");
+            assert_eq!(browser.complaints(), [""; 0]);
+        });
+    }
+}
+
+#[test]
+fn a_sign_out_from_another_device_is_told() {
+    story("live-revoked", |stage| {
+        let server = stage.serve("localhost", &[]);
+        let [here, there] = [(); 2].map(|()| stage.browser());
+        for browser in [&there, &here] {
+            browser.open(&server.url("/"));
+            browser.sign_in("ada");
+        }
+        here.expect_count("#devices tbody tr", 2);
+        here.press("#sign-out-others");
+        is_told(&there, "another device");
+        there.shots("told");
+        here.expect("#principal", "ada");
+        // Signed in again, it hears again.
+        there.sign_in("ada");
+        here.reload();
+        here.expect_count("#devices tbody tr", 2);
+        here.press("#sign-out-others");
+        is_told(&there, "another device");
+    });
+}
+
+#[test]
+fn an_open_page_is_told_that_nothing_was_done() {
+    story("live-idle", |stage| {
+        let server = stage.serve("localhost", &["--idle", "4s"]);
+        let browser = stage.browser();
+        browser.open(&server.url("/"));
+        browser.sign_in("ada");
+        is_told(&browser, "nothing was done");
+        browser.shots("told");
+    });
+}
+
+/// More tabs than a session has streams: those without one ask now and then, and every page is still served.
+#[test]
+fn many_tabs_are_all_served() {
+    story("live-tabs", |stage| {
+        let server = stage.serve("development", &[]);
+        let browser = stage.browser();
+        browser.open(&server.url("/"));
+        browser.sign_in("ada");
+        let mut tabs = Vec::new();
+        for _ in 0..8 {
+            tabs.push(browser.open_in_new_tab(&server.url("/")));
+            browser.expect("#principal", "ada");
+        }
+        browser.count_to(1);
+        let health = request(&server, "GET", "/healthz");
+        assert!(health.contains("\"streams\":4"), "{health}");
+        browser.sign_out();
+        for tab in tabs {
+            browser.go_to_tab(tab);
+            browser.expect_class("none");
+        }
+    });
+}
+
+/// The stream breaks with the server and is opened again with it.
+#[test]
+fn a_kill_is_no_sign_out() {
+    story("live-kill", |stage| {
+        let mut server = stage.serve("localhost", &[]);
+        let [browser, other] = [(); 2].map(|()| stage.browser());
+        browser.open(&server.url("/"));
+        browser.sign_in("ada");
+        server.kill();
+        browser.wait_for_text("#notice", |text| text.contains("does not answer"));
+        server.start_again();
+        browser.wait_for_text("#notice", |text| text.contains("still signed in"));
+        browser.expect("#principal", "ada");
+        other.open(&server.url("/"));
+        other.sign_in("ada");
+        other.press("#sign-out-others");
+        is_told(&browser, "another device");
+    });
+}
