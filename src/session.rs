@@ -386,6 +386,32 @@ impl Session {
         }
     }
 
+    /// Counts as use, as a request does: for connections that stay open, such as a web socket, when a person did something
+    /// there. Most applications do not need this: loading a session counts as use. Without a session it does nothing.
+    ///
+    /// Works on memory and does not block.
+    ///
+    /// # Errors
+    /// [`Gone`](ErrorKind::Gone), also if the session's time has run out and nobody has noticed yet.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let clock = dwell::ManualClock::new();
+    /// let sessions = dwell::Options::new().clock(clock.clone()).in_memory()?;
+    /// let session = sessions.start();
+    /// session.sign_in("ada")?.blocking_wait()?;
+    /// clock.advance(Duration::from_secs(20 * 60));
+    /// session.renew()?;
+    /// assert_eq!(session.idle_left()?, Some(Duration::from_secs(30 * 60)));
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub fn renew(&self) -> Result<()> {
+        match self.0.session() {
+            Some((cell, generation)) => cell.engine.renew(&cell, generation),
+            None => Ok(()),
+        }
+    }
+
     /// Asks for the session's changes to be on disk; the receipt tells when they are. Ready at once if they are
     /// already, or if only [relaxed](Field::relaxed) fields changed.
     ///

@@ -47,6 +47,21 @@ impl Engine {
         })
     }
 
+    /// Marks a session in use as seen now. One whose time ran out is not revived, though nobody has collected it yet.
+    ///
+    /// # Errors
+    /// `Gone`, `Closed`.
+    pub(crate) fn renew(&self, cell: &Cell, generation: u32) -> Result<()> {
+        self.check_open()?;
+        let fingerprint = {
+            let content = cell.lock();
+            content.check(generation)?;
+            content.header.fingerprint
+        };
+        // A rotation in between has filed the session under another fingerprint, and then this handle is out of date.
+        if self.index.touch(fingerprint, cell.row, self.clock.now()) { Ok(()) } else { Err(Error::gone()) }
+    }
+
     fn load_cold(self: &Arc<Self>, token: &Token, row: Row) -> Result<Option<(Arc<Cell>, u32)>> {
         let fingerprint = token.fingerprint();
         let _turn = self.cold_turn(row).lock();

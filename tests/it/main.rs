@@ -44,3 +44,5 @@ mod touches;
 #[cfg(feature = "sim")]
 mod traps;
 mod web;
+#[cfg(feature = "test-util")]
+mod websocket;

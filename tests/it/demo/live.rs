@@ -232,7 +232,7 @@ fn it_is_silent_while_the_session_is_used_by_many() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             let mut tab = ada.clone();
-            scope.spawn(move || (0..100).for_each(|_| drop(tab.visit())));
+            scope.spawn(move || (0..100).for_each(|_| assert!(tab.visit() > 0)));
         }
         let mut other = Browser::new(&site);
         scope.spawn(move || (0..20).for_each(|_| drop::<Value>(other.sign_in("ada"))));

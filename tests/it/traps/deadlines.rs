@@ -32,6 +32,39 @@ fn the_idle_timeout_is_exact_on_load_with_no_reaper() {
 }
 
 #[test]
+fn a_handle_that_renews_counts_as_use_and_revives_nothing() {
+    let bench = Bench::with(|options| options.idle_timeout(MINUTE).lifetime(3 * MINUTE));
+    let sessions = bench.open();
+    let (session, token) = sign_in(&sessions, "ada");
+    for _ in 0..3 {
+        bench.advance(55);
+        session.renew().unwrap();
+        assert!(lives(&sessions, &token));
+    }
+    assert_eq!(seconds(session.idle_left().unwrap()), 15, "the life is not longer for it");
+    bench.advance(15);
+    // Nobody has collected it.
+    assert_eq!(session.renew().unwrap_err().kind(), ErrorKind::Gone);
+    assert!(!lives(&sessions, &token));
+
+    let (session, token) = sign_in(&sessions, "ada");
+    let late = sessions.load(&token).unwrap().unwrap();
+    bench.advance(30);
+    let token = session.rotate().unwrap().blocking_wait().unwrap();
+    bench.advance(30);
+    assert_eq!(late.renew().unwrap_err().kind(), ErrorKind::Gone, "a handle of the replaced token");
+    assert_eq!(seconds(session.idle_left().unwrap()), 30);
+    session.renew().unwrap();
+    assert_eq!(seconds(session.idle_left().unwrap()), 60);
+    session.clone().destroy().unwrap().blocking_wait().unwrap();
+    assert_eq!(session.renew().unwrap_err().kind(), ErrorKind::Gone);
+    assert!(!lives(&sessions, &token));
+    let before = sessions.stats().sessions;
+    sessions.start().renew().unwrap();
+    assert_eq!(sessions.stats().sessions, before, "nothing begins by it");
+}
+
+#[test]
 fn the_absolute_deadline_survives_restarts_and_rotations_unchanged() {
     let bench = Bench::with(|options| options.idle_timeout(MINUTE).lifetime(10 * MINUTE));
     let mut sessions = bench.open();

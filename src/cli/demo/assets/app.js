@@ -122,7 +122,7 @@
   const unfollow = () => { stream?.abort(); stream = null; };
   const follow = (mine) => { hear(mine).finally(() => { if (stream === mine) stream = null; }); return mine; };
   const hear = async (mine) => {
-    for (let wait = 1000; !mine.signal.aborted; wait = Math.min(wait * 2, 30_000)) {
+    for (let wait = 500; !mine.signal.aborted; wait = Math.min(wait * 2, 30_000)) {
       const was = kind();
       if (was === 'none') return;
       try {
@@ -133,11 +133,12 @@
           // The oldest of too many tabs gives way, and asks now and then instead.
           if (event === 'closed') return;
           if (event === 'ended' && reason !== 'shutdown') return await ended(was, reason, mine);
-          wait = 1000;
+          wait = 500;
         }
       } catch { if (mine.signal.aborted) return; }
       await sync();
-      await pause(wait);
+      // While the server is away, `outage` waits for it.
+      do { await pause(wait); } while (waiting);
     }
   };
   const lastWord = async (body) => {

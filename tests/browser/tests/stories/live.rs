@@ -1,11 +1,26 @@
 //! The end of a session is told at once, in words, to a page that nobody touches.
 
-use dwell_browser_tests::{Browser, request, story};
+use std::time::{Duration, Instant};
+
+use dwell_browser_tests::{Browser, Server, request, story};
 
 /// What the page says by itself; nothing is pressed and nothing loaded again.
 fn is_told(browser: &Browser, why: &str) {
     browser.wait_for_text("#notice", |text| text.contains("You were signed out") && text.contains(why));
     browser.expect_class("none");
+}
+
+/// Waits until as many pages listen.
+fn expect_listeners(server: &Server, count: usize) {
+    let (host, wanted) = (server.address().to_string(), format!("\"streams\":{count}"));
+    let start = Instant::now();
+    loop {
+        let health = request(server.address(), "GET", "/healthz", &[("Host", &host)], "");
+        if health.body.contains(&wanted) {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "not {count}: {health:?}");
+    }
 }
 
 #[test]
@@ -18,7 +33,7 @@ fn a_sign_out_in_another_tab_is_told() {
             browser.sign_in("ada");
             let first = browser.open_in_new_tab(&server.url("/"));
             browser.expect("#principal", "ada");
-            // What the first tab hears is noted there, so that how long it took is the page's and not the driver's.
+            expect_listeners(&server, 2);
             browser.sign_out();
             browser.expect("#notice", "You are signed out.");
             browser.go_to_tab(first);
@@ -40,6 +55,7 @@ fn a_sign_out_from_another_device_is_told() {
             browser.sign_in("ada");
         }
         here.expect_count("#devices tbody tr", 2);
+        expect_listeners(&server, 2);
         here.press("#sign-out-others");
         is_told(&there, "another device");
         there.shots("told");
@@ -48,6 +64,7 @@ fn a_sign_out_from_another_device_is_told() {
         there.sign_in("ada");
         here.reload();
         here.expect_count("#devices tbody tr", 2);
+        expect_listeners(&server, 2);
         here.press("#sign-out-others");
         is_told(&there, "another device");
     });
@@ -79,8 +96,7 @@ fn many_tabs_are_all_served() {
             browser.expect("#principal", "ada");
         }
         browser.count_to(1);
-        let health = request(&server, "GET", "/healthz");
-        assert!(health.contains("\"streams\":4"), "{health}");
+        expect_listeners(&server, 4);
         browser.sign_out();
         for tab in tabs {
             browser.go_to_tab(tab);
@@ -104,6 +120,7 @@ fn a_kill_is_no_sign_out() {
         browser.expect("#principal", "ada");
         other.open(&server.url("/"));
         other.sign_in("ada");
+        expect_listeners(&server, 2);
         other.press("#sign-out-others");
         is_told(&browser, "another device");
     });
