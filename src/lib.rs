@@ -48,8 +48,8 @@
 //!
 //! Using it: [`Field`], [`Session`], [`Sessions`], [`SignIn`], [`Options`], [`ErrorKind`]. On the web: [`web`] for a server
 //! of your own, and the module `axum` with that feature; the example `no_framework` is a whole site on a synchronous HTTP
-//! server, `axum` one with that framework. Tests that need time to pass: [`guide::testing`]. Running it:
-//! [`guide::operations`] and [`guide::security`]. How it works:
+//! server, `axum` one with that framework, and `websocket` has a socket that ends with its session. Tests that need time
+//! to pass: [`guide::testing`]. Running it: [`guide::operations`] and [`guide::security`]. How it works:
 //! [`guide::architecture`], then the source in the order it names there.
 //!
 //! # Features

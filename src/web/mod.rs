@@ -25,6 +25,37 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Connections that stay open
+//!
+//! An event stream or a web socket outlives the check that opened it, so it has to end when its session does.
+//! [`Session::ended`](crate::Session::ended) tells when, and why. It needs no runtime: a server of threads gives each open
+//! stream its own and waits there, one of futures awaits it beside what else the connection waits for.
+//!
+//! ```
+//! # use dwell::{EndReason, web::{Request, Site}};
+//! # let site = Site::development(dwell::Options::new().in_memory()?);
+//! # let request = Request::new("GET").headers([("Host", &b"127.0.0.1:3000"[..])]);
+//! # let exchange = site.admit(&request)?.open()?;
+//! # exchange.session_for_sign_in().sign_in("ada")?.blocking_wait()?;
+//! let session = exchange.session().expect("somebody is signed in");
+//! let ended = session.ended();
+//! let stream = std::thread::spawn(move || {
+//!     let reason = ended.blocking_wait();
+//!     format!("event: ended\ndata: {reason}\n\n") // to the client, and the connection closes
+//! });
+//! // Elsewhere, on another request:
+//! session.destroy()?.blocking_wait()?;
+//! assert_eq!(stream.join().unwrap(), "event: ended\ndata: signed_out\n\n");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Opening one counts as use, unless the request is [passive](Request::passive); staying open does not. What a person does
+//! over a web socket is use if the program says so: [`Session::renew`](crate::Session::renew). Before the server stops,
+//! [`Sessions::announce_close`](crate::Sessions::announce_close) ends all of them while requests go on.
+//!
+//! A client that is gone is noticed by what cannot be sent to it, so write something every few seconds; and bound how many
+//! one session may open, because a page that is left open in many tabs holds a connection in each.
+//!
 //! What the checks are for is in [`guide::security`](crate::guide::security).
 
 mod cookie;

@@ -11,11 +11,11 @@ fn is_told(browser: &Browser, why: &str) {
 }
 
 /// Waits until as many pages listen.
-fn expect_listeners(server: &Server, count: usize) {
-    let (host, wanted) = (server.address().to_string(), format!("\"streams\":{count}"));
+fn expect_listeners(server: &Server, host: &str, count: usize) {
+    let wanted = format!("\"streams\":{count}");
     let start = Instant::now();
     loop {
-        let health = request(server.address(), "GET", "/healthz", &[("Host", &host)], "");
+        let health = request(server.address(), "GET", "/healthz", &[("Host", host)], "");
         if health.body.contains(&wanted) {
             return;
         }
@@ -33,7 +33,7 @@ fn a_sign_out_in_another_tab_is_told() {
             browser.sign_in("ada");
             let first = browser.open_in_new_tab(&server.url("/"));
             browser.expect("#principal", "ada");
-            expect_listeners(&server, 2);
+            expect_listeners(&server, &server.address().to_string(), 2);
             browser.sign_out();
             browser.expect("#notice", "You are signed out.");
             browser.go_to_tab(first);
@@ -43,6 +43,24 @@ fn a_sign_out_in_another_tab_is_told() {
             assert_eq!(browser.complaints(), [""; 0]);
         });
     }
+}
+
+/// The proxy passes the stream on as it comes.
+#[test]
+fn it_is_told_through_nginx() {
+    story("live-https", |stage| {
+        let Some(mut proxy) = stage.proxy() else { return };
+        let server = stage.serve("https", &["--allow-host", &proxy.host(), "--trusted-proxy", "127.0.0.1"]);
+        proxy.start(&server);
+        let [here, there] = [(); 2].map(|()| stage.browser());
+        for browser in [&there, &here] {
+            browser.open(&proxy.url("/"));
+            browser.sign_in("ada");
+        }
+        expect_listeners(&server, &proxy.host(), 2);
+        here.press("#sign-out-others");
+        is_told(&there, "another device");
+    });
 }
 
 #[test]
@@ -55,7 +73,7 @@ fn a_sign_out_from_another_device_is_told() {
             browser.sign_in("ada");
         }
         here.expect_count("#devices tbody tr", 2);
-        expect_listeners(&server, 2);
+        expect_listeners(&server, &server.address().to_string(), 2);
         here.press("#sign-out-others");
         is_told(&there, "another device");
         there.shots("told");
@@ -64,7 +82,7 @@ fn a_sign_out_from_another_device_is_told() {
         there.sign_in("ada");
         here.reload();
         here.expect_count("#devices tbody tr", 2);
-        expect_listeners(&server, 2);
+        expect_listeners(&server, &server.address().to_string(), 2);
         here.press("#sign-out-others");
         is_told(&there, "another device");
     });
@@ -96,7 +114,7 @@ fn many_tabs_are_all_served() {
             browser.expect("#principal", "ada");
         }
         browser.count_to(1);
-        expect_listeners(&server, 4);
+        expect_listeners(&server, &server.address().to_string(), 4);
         browser.sign_out();
         for tab in tabs {
             browser.go_to_tab(tab);
@@ -120,7 +138,7 @@ fn a_kill_is_no_sign_out() {
         browser.expect("#principal", "ada");
         other.open(&server.url("/"));
         other.sign_in("ada");
-        expect_listeners(&server, 2);
+        expect_listeners(&server, &server.address().to_string(), 2);
         other.press("#sign-out-others");
         is_told(&browser, "another device");
     });
