@@ -411,6 +411,35 @@ mod tests {
     }
 
     #[test]
+    fn one_reach_later_every_place_in_use_has_one_entry_and_no_other_has_any() {
+        let mut world = World::new();
+        let month = 30 * 24 * 3600;
+        world.file(1800, 1800, 0);
+        for _ in 0..500 {
+            world.file(month, month, 0);
+        }
+        world.engine.reap();
+        (0..400).for_each(|_| world.end_one());
+        // Due before what stands for their places, used again when they have ended, so that more than one entry stands.
+        for _ in 0..300 {
+            world.file(1800, 1800, 1795);
+        }
+        world.engine.reap();
+        (0..350).for_each(|_| world.end_one());
+        for _ in 0..200 {
+            world.file(month, month, 0);
+        }
+        world.advance(6);
+        world.check();
+        assert!(world.entries().0 > world.live.len());
+        // In small steps and then at once, so that nothing is filed twice in between.
+        (0..50).for_each(|_| world.advance(40));
+        world.check();
+        assert_eq!(world.entries().0, world.live.len());
+        assert!(world.live.len() > 100);
+    }
+
+    #[test]
     fn a_place_waits_for_the_reaper_once_however_often_it_is_used() {
         let mut world = World::new();
         for _ in 0..10_000 {

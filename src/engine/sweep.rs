@@ -166,6 +166,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn every_row_goes_out_once_in_order_with_its_cutoff(
             input in prop::collection::vec((1_u64..2000, prop::option::of(1_u64..5)), 0..400), part in 1_usize..50, runs in 1_usize..9,
