@@ -55,6 +55,7 @@
 //! # Features
 //!
 //! - `json` (on by default): [`Field::json`], for types that the compact format cannot carry.
+//! - `stream`: [`Events`] as a `futures_core::Stream`; `axum` switches it on.
 //! - `axum`: a layer for routers, extractors for handlers, errors as responses.
 //! - `test-util`: visitors for tests of axum applications, in `axum::test`.
 //! - `cli`: the `dwell` binary with its demo application.
@@ -66,6 +67,7 @@ pub mod guide;
 pub mod web;
 
 // In reading order: what an application holds, then the vocabulary, then what is below.
+mod events;
 mod sessions;
 
 mod session;
@@ -92,6 +94,7 @@ pub use web::axum;
 
 pub use engine::{EndReason, Ended, Receipt};
 pub use error::{Error, ErrorKind, Result};
+pub use events::{Event, Events, EventsIter, RefusedFor, RevokedBy, What};
 pub use field::{Field, Old, View};
 pub use options::{AtLimit, Options};
 pub use session::Session;

@@ -34,6 +34,7 @@ pub struct Options {
     cache_bytes: usize,
     page_cache_bytes: usize,
     pub(crate) wait_for_lock: Duration,
+    events_kept: usize,
     clock: Option<Arc<dyn Clock>>,
     manual_workers: bool,
 }
@@ -77,6 +78,7 @@ impl Options {
             cache_bytes: 64 * 1024 * 1024,
             page_cache_bytes: 64 * 1024 * 1024,
             wait_for_lock: Duration::ZERO,
+            events_kept: 16_384,
             clock: None,
             manual_workers: false,
         }
@@ -171,6 +173,13 @@ impl Options {
         self
     }
 
+    /// The most [events](crate::Sessions::events) that wait for one subscriber, by default 16,384 (at most about 6 MB);
+    /// what comes when that many wait is counted and not kept. At least one is.
+    pub fn events_kept(mut self, events: usize) -> Self {
+        self.events_kept = events;
+        self
+    }
+
     /// Reads time from `clock`, for tests.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -209,6 +218,7 @@ impl Options {
             session_bytes_max: self.session_bytes_max,
             cache_bytes: self.cache_bytes,
             page_cache_bytes: self.page_cache_bytes.max(PAGE_CACHE_BYTES_MIN),
+            events_kept: self.events_kept.max(1),
             clock: self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
             manual_workers: self.manual_workers,
         })
@@ -244,6 +254,7 @@ pub(crate) struct Settings {
     pub(crate) session_bytes_max: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) page_cache_bytes: usize,
+    pub(crate) events_kept: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) manual_workers: bool,
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, Found, Hot, Receipt, Spare};
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::options::Options;
 use crate::seal::Tagger;
 use crate::session::Session;
@@ -258,7 +259,7 @@ impl Sessions {
     /// # Ok::<(), dwell::Error>(())
     /// ```
     pub fn disable(&self, principal: &str) -> Result<Receipt<usize>> {
-        self.end_many(principal, Spare::NobodyAndDisable)
+        self.end_many(principal, Spare::NobodyAndDisable(principal))
     }
 
     /// Lets a disabled principal sign in again. The receipt says whether it was disabled.
@@ -267,7 +268,7 @@ impl Sessions {
     /// [`Invalid`](crate::ErrorKind::Invalid) for an impossible name.
     pub fn enable(&self, principal: &str) -> Result<Receipt<bool>> {
         check_principal(principal)?;
-        self.0.engine.enable(self.0.engine.keys.principal(principal))
+        self.0.engine.enable(self.0.engine.keys.principal(principal), principal)
     }
 
     fn end_many(&self, principal: &str, spare: Spare<'_>) -> Result<Receipt<usize>> {
@@ -303,6 +304,31 @@ impl Sessions {
     /// Does the work that is due, for stores opened with [`Options::manual_workers`]. May block on the disk.
     pub fn run_pending(&self) {
         self.0.engine.run_pending();
+    }
+
+    /// What happens to sessions from now on, for a reader of its own. The first reader also gets what happened before, up
+    /// to 1,024 events, such as the ends of sessions whose time ran out while nothing ran; how many more there were is
+    /// told as [`What::Missed`](crate::What::Missed).
+    ///
+    /// Where nobody reads, an event costs one atomic operation once 1,024 are kept. Memory: at most 16,384 events on
+    /// their way, and [`Options::events_kept`] for each reader.
+    ///
+    /// ```
+    /// use dwell::{EndReason, What};
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// let mut events = sessions.events();
+    /// sessions.start().sign_in("ada")?.blocking_wait()?;
+    /// sessions.revoke_all("ada")?.blocking_wait()?;
+    /// let first = events.recv().expect("the store is open");
+    /// assert!(matches!(first.what, What::SignedIn { remembered: false, .. }));
+    /// let second = events.recv().expect("the store is open");
+    /// assert!(matches!(second.what, What::Ended { reason: EndReason::Revoked, .. }));
+    /// assert_eq!(second.principal.as_deref(), Some("ada"));
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::of(&self.0.engine)
     }
 
     /// Tells everybody who waits for a session's [end](Session::ended) that the store is about to close: every such wait

@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 
 use super::Engine;
 use super::cell::Cell;
-use super::ended::EndReason;
+use super::events::{By, Happening, Why};
 use super::principals::Locked;
 use super::queue::Swept;
 use super::receipt::Receipt;
-use super::slot::{ListId, Slot, SlotId};
+use super::slot::{ListId, ProfileId, Slot, SlotId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::seal::Fingerprint;
 use crate::storage::record::{Cutoff, PrincipalRef, Row};
@@ -115,7 +115,7 @@ pub(crate) enum Spare<'a> {
     /// The caller of "sign out everywhere else", at its generation.
     Caller(&'a Arc<Cell>, u32),
     /// Nobody, and no new sign-in either.
-    NobodyAndDisable,
+    NobodyAndDisable(&'a str),
 }
 
 impl PartialEq for Cell {
@@ -128,8 +128,8 @@ impl Eq for Cell {}
 
 impl Engine {
     /// Ends a session by its token's fingerprint. `true` if it was live until now.
-    pub(super) fn end(&self, fingerprint: Fingerprint, row: Row, reason: EndReason, fate: Fate) -> bool {
-        self.end_if(fingerprint, row, |_| Some((reason, fate))).is_some()
+    pub(super) fn end(&self, fingerprint: Fingerprint, row: Row, why: Why, fate: Fate) -> bool {
+        self.end_if(fingerprint, row, |_| Some((why, fate))).is_some()
     }
 
     /// Ends a session if `doomed` says so, why, and what becomes of its row, while nobody can touch it. Tells whether
@@ -138,7 +138,7 @@ impl Engine {
         &self,
         fingerprint: Fingerprint,
         row: Row,
-        doomed: impl FnOnce(&Slot) -> Option<(EndReason, Fate)>,
+        doomed: impl FnOnce(&Slot) -> Option<(Why, Fate)>,
     ) -> Option<Ending> {
         let list = self.index.find(fingerprint, row, |_, slot| slot.list())?;
         let mut locked = self.principals.lock_list(list);
@@ -150,19 +150,21 @@ impl Engine {
         locked: &mut Locked<'_>,
         list: ListId,
         (fingerprint, row): (Fingerprint, Row),
-        doomed: impl FnOnce(&Slot) -> Option<(EndReason, Fate)>,
+        doomed: impl FnOnce(&Slot) -> Option<(Why, Fate)>,
     ) -> Option<Ending> {
         // Between finding the list and locking it, the session may have ended and its place been used again.
-        let mut doom = None;
+        let (mut doom, mut profile) = (None, ProfileId(0));
         let removed = self.index.remove(fingerprint, row, |slot| {
             doom = if slot.list() == list { doomed(slot) } else { None };
+            profile = slot.profile();
             doom.is_some()
         })?;
-        let (reason, fate) = doom?;
-        let memory_only = removed.cell.as_ref().is_some_and(|cell| self.kill(cell, reason));
+        let (why, fate) = doom?;
+        let memory_only = removed.cell.as_ref().is_some_and(|cell| self.kill(cell, why));
         if !memory_only {
             self.queue_fate(row, fate);
         }
+        self.note_end(row, why, removed.cell.as_ref(), locked.principal(), profile);
         let left = locked.unlink(&self.index, &removed);
         self.forget_filed();
         self.unwritten.lock().remove(&row);
@@ -173,7 +175,7 @@ impl Engine {
     }
 
     /// Marks a cell dead, and what depends on it. Tells whether the session was kept off the disk.
-    fn kill(&self, cell: &Cell, reason: EndReason) -> bool {
+    fn kill(&self, cell: &Cell, why: Why) -> bool {
         let mut content = cell.lock();
         let memory_only = content.memory_only;
         if memory_only {
@@ -182,12 +184,12 @@ impl Engine {
         } else {
             self.dequeue(&mut content);
         }
-        let group = content.kill(reason);
+        let group = content.kill(why.reason());
         drop(content);
         self.wake_waiting(cell.row);
         // What ends by the sign-in itself, or to make room, says nothing against who is signing in, and a crowd could keep
         // people out by it. Whatever else ends the session ends the sign-in too.
-        let goes_on = matches!(reason, EndReason::Replaced | EndReason::Limit);
+        let goes_on = matches!(why, Why::Replaced | Why::Limit);
         if let Some(group) = group.filter(|group| !goes_on || group.new_row().is_none()) {
             group.kill();
         }
@@ -217,7 +219,7 @@ impl Engine {
             content.check(generation)?;
             content.header.fingerprint
         };
-        match self.end_if(fingerprint, cell.row, |_| Some((EndReason::SignedOut, Fate::Delete))) {
+        match self.end_if(fingerprint, cell.row, |_| Some((Why::SignedOut, Fate::Delete))) {
             Some(ending) => Ok(self.deletion(ending)),
             // Somebody else was first. If that was a rotation, the session lives on under a token that is not this
             // handle's to end.
@@ -244,7 +246,7 @@ impl Engine {
                     Err(error) => self.filed_fingerprint(row).ok_or(error)?,
                 },
             };
-            if let Some(ending) = self.end_if(fingerprint, row, |_| Some((EndReason::Revoked, Fate::Delete))) {
+            if let Some(ending) = self.end_if(fingerprint, row, |_| Some((Why::Revoked(By::Handle), Fate::Delete))) {
                 return Ok(Some(self.deletion(ending)));
             }
             if tried == Some(fingerprint) {
@@ -277,7 +279,7 @@ impl Engine {
                 cell.lock().check_write(generation)?;
                 Some(cell.row)
             }
-            Spare::Nobody | Spare::NobodyAndDisable => None,
+            Spare::Nobody | Spare::NobodyAndDisable(_) => None,
         };
         // Sign-ins on their way would come out below the cutoff; they die with the rest.
         locked.groups().iter().for_each(|group| group.kill());
@@ -286,7 +288,17 @@ impl Engine {
         let now_ms = self.clock.now_ms();
         let use_cutoff = rows.len() > DIRECT_MAX;
         let below = Row(self.next_row.load(Ordering::SeqCst));
-        let ends = use_cutoff || spare == Spare::NobodyAndDisable;
+        let by = match spare {
+            Spare::Caller(cell, _) => By::Others(cell.row),
+            Spare::Nobody => By::All,
+            Spare::NobodyAndDisable(name) => {
+                if !self.cutoffs.is_disabled(principal) {
+                    self.note_principal(principal, name, Happening::Disabled);
+                }
+                By::Disable
+            }
+        };
+        let disables = by == By::Disable;
         let changed = self.cutoffs.change(principal, if use_cutoff { rows.len() } else { 0 }, |cutoff| {
             if use_cutoff {
                 cutoff.below = below;
@@ -294,38 +306,39 @@ impl Engine {
             } else if spared.is_none() {
                 cutoff.spared = Row::default();
             }
-            cutoff.disabled |= spare == Spare::NobodyAndDisable;
+            cutoff.disabled |= disables;
         });
         if changed {
-            self.queue.push_cutoff(principal, ends, now_ms);
+            self.queue.push_cutoff(principal, use_cutoff || disables, now_ms);
         }
         let count = rows.iter().filter(|&&(_, slot)| self.is_live(slot)).count();
         if !rows.is_empty() {
             let list = locked.list_id();
-            self.end_listed(&mut locked.into_list(), list, &rows, use_cutoff.then_some(principal));
+            let fate = if use_cutoff { Fate::Sweep(Some(principal)) } else { Fate::Delete };
+            self.end_listed(&mut locked.into_list(), list, &rows, (Why::Revoked(by), fate));
         }
         self.counters.revoked.add(count);
         Ok(self.when_durable(count))
     }
 
     /// Allows sign-ins again. `false` if the principal was not disabled.
-    pub(crate) fn enable(self: &Arc<Self>, principal: PrincipalRef) -> Result<Receipt<bool>> {
+    pub(crate) fn enable(self: &Arc<Self>, principal: PrincipalRef, name: &str) -> Result<Receipt<bool>> {
         self.check_open()?;
         let locked = self.principals.lock(principal);
         let changed =
             self.cutoffs.is_disabled(principal) && self.cutoffs.change(principal, 0, |cutoff| cutoff.disabled = false);
         if changed {
+            self.note_principal(principal, name, Happening::Enabled);
             self.queue.push_cutoff(principal, false, self.clock.now_ms());
         }
         drop(locked);
         Ok(self.when_durable(changed))
     }
 
-    fn end_listed(&self, locked: &mut Locked<'_>, list: ListId, rows: &[(Row, SlotId)], cutoff: Option<PrincipalRef>) {
-        let fate = if cutoff.is_some() { Fate::Sweep(cutoff) } else { Fate::Delete };
+    fn end_listed(&self, locked: &mut Locked<'_>, list: ListId, rows: &[(Row, SlotId)], doom: (Why, Fate)) {
         for &(row, slot) in rows {
             let Some(fingerprint) = self.index.slot(slot, |slot| Fingerprint(slot.fingerprint)) else { continue };
-            self.end_locked(locked, list, (fingerprint, row), |_| Some((EndReason::Revoked, fate)));
+            self.end_locked(locked, list, (fingerprint, row), |_| Some(doom));
         }
     }
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::Engine;
 use super::binding::{Binding, Claim, Claimed};
 use super::cell::{Cell, Content, Life};
+use super::events::{Happening, Refusal};
 use super::fields;
 use super::health::closed;
 use super::principals::LockedShard;
@@ -43,7 +44,7 @@ pub(crate) struct Group {
 
 pub(crate) enum Kind {
     SignIn { old: Option<Arc<Cell>>, new: Arc<Cell>, evicted: Vec<Row>, sealed_name: Option<Vec<u8>> },
-    Rotation { cell: Arc<Cell>, header: Header, wrap: Wrap },
+    Rotation { cell: Arc<Cell>, header: Header, wrap: Wrap, how: Rotate },
 }
 
 /// What a sign-in asks for.
@@ -140,12 +141,12 @@ impl Engine {
         let Claimed { old, claim } = binding.claim()?;
         self.queue.check_room(false)?;
         if old.is_none() {
-            self.make_room_to_sign_in(principal, request.class)?;
+            self.make_room_to_sign_in(principal, request)?;
         }
         let mut locked = self.principals.lock(principal);
         let same_principal = |cell: &Cell| cell.lock().header.principal == principal;
         let replaced = old.as_ref().filter(|(cell, _)| same_principal(cell)).map(|(cell, _)| cell.row);
-        let evicted = self.admit(&locked, principal, replaced, request.class)?;
+        let evicted = self.admit(&locked, principal, replaced, request)?;
         if let Some((cell, generation)) = &old {
             // Asked here too, so that refusals use up no row numbers.
             cell.lock().check_write(*generation)?;
@@ -219,7 +220,7 @@ impl Engine {
         }
         let wrap = self.wrap(cell.row, &header, &token, &data_key)?;
         let group = Arc::new(Group {
-            kind: Kind::Rotation { cell: Arc::clone(&cell), header, wrap },
+            kind: Kind::Rotation { cell: Arc::clone(&cell), header, wrap, how },
             principal: header.principal,
             killed: AtomicBool::new(false),
             token,
@@ -278,9 +279,11 @@ impl Engine {
         locked: &LockedShard<'_>,
         principal: PrincipalRef,
         replaced: Option<Row>,
-        class: ClassByte,
+        request: &SignInRequest,
     ) -> Result<Vec<Row>> {
+        let class = request.class;
         if self.cutoffs.is_disabled(principal) {
+            self.note_principal(principal, &request.name, Happening::Refused(Refusal::Disabled));
             return Err(Error::new(ErrorKind::Refused, "the principal is disabled"));
         }
         let max = self.settings.per_principal_max as usize;
@@ -297,6 +300,7 @@ impl Engine {
             return Ok(Vec::new());
         }
         if self.settings.at_limit == AtLimit::Refuse && !half {
+            self.note_principal(principal, &request.name, Happening::Refused(Refusal::AtLimit));
             return Err(Error::new(ErrorKind::Refused, format!("the principal has {max} sessions, the most allowed")));
         }
         if excess > rows.len() {

@@ -9,11 +9,12 @@
 //! Each lock may be taken while those before it are held, never the other way round:
 //!
 //! 1. a handle's binding
-//! 2. the writer, the reaper, the gathering of touches, the turn of a cold load
+//! 2. the writer, the reaper, the gathering of touches, the turn of a cold load, the turn of
+//!    handing on events (after the writer)
 //! 3. the list of a principal, or of anonymous sessions: never two
 //! 4. a shard of the index: never two
 //! 5. a cell
-//! 6. leaves: queue, answers, wakers, cutoffs, unwritten rows, unarmed slots, health
+//! 6. leaves: queue, answers, wakers, cutoffs, unwritten rows, unarmed slots, events, health
 //!
 //! The writer takes a binding only when it holds nothing but its own turn; whoever holds a binding takes nothing but a
 //! cell and leaves. The disk is read and written, and channels are waited for, only under the locks of group 2. Code
@@ -34,6 +35,7 @@ mod cell;
 mod clock;
 mod end;
 mod ended;
+mod events;
 pub(crate) mod fields;
 mod group;
 mod health;
@@ -63,6 +65,7 @@ pub(crate) use binding::Handle;
 pub(crate) use cell::{Cell, Content};
 pub(crate) use end::Spare;
 pub use ended::{EndReason, Ended};
+pub(crate) use events::{By, Happening, Note, Refusal, Ring, Why};
 pub(crate) use group::{Rotate, SignInRequest};
 pub(crate) use list::Listed;
 pub(crate) use load::Hot;
@@ -93,6 +96,7 @@ pub(crate) struct Engine {
     queue: queue::Queue,
     answers: queue::Answers,
     waiting: ended::Waiting,
+    events: events::Hub,
     next_row: AtomicU64,
     next_memory_row: AtomicU64,
     /// Data of sessions that stay off the disk.
@@ -180,6 +184,7 @@ impl Engine {
             queue: queue::Queue::new(),
             answers: queue::Answers::default(),
             waiting: ended::Waiting::default(),
+            events: events::Hub::new(),
             next_row: AtomicU64::new(opened.state.next_row),
             next_memory_row: AtomicU64::new(write::first_memory_row(entropy.as_ref())?),
             memory_only_bytes: AtomicUsize::new(0),

@@ -10,7 +10,8 @@ use super::Engine;
 use super::cell::Cell;
 use super::end::Fate;
 use super::ended::EndReason;
-use super::group::{Group, Kind};
+use super::events::{Happening, Why};
+use super::group::{Group, Kind, Rotate};
 use super::slot::{ListId, NewSlot, SlotId};
 use crate::error::{Error, Result};
 use crate::seal::{Fingerprint, Wrap};
@@ -22,9 +23,12 @@ impl Engine {
     pub(super) fn publish(self: &Arc<Self>, group: &Arc<Group>) -> Result<Token> {
         let published = match &group.kind {
             Kind::SignIn { old, new, evicted, .. } => {
+                let mut replaced = None;
                 if let Some(old) = old {
                     let header = old.lock().header;
-                    if !self.end(header.fingerprint, old.row, EndReason::Replaced, Fate::Deleted) {
+                    if self.end(header.fingerprint, old.row, Why::Replaced, Fate::Deleted) {
+                        replaced = Some(old.row);
+                    } else {
                         // Whoever ended it kills this group before letting go of the list.
                         self.principals.pass_through(header.principal);
                     }
@@ -32,15 +36,13 @@ impl Engine {
                 for &row in evicted {
                     // Asked for by row, because a rotation may have given it another token since the decision.
                     let fingerprint = self.listed_fingerprint(group.principal, row);
-                    if fingerprint
-                        .is_some_and(|fingerprint| self.end(fingerprint, row, EndReason::Limit, Fate::Deleted))
-                    {
+                    if fingerprint.is_some_and(|fingerprint| self.end(fingerprint, row, Why::Limit, Fate::Deleted)) {
                         self.counters.evicted.add(1);
                     }
                 }
-                self.publish_sign_in(group, new)
+                self.publish_sign_in(group, new, replaced)
             }
-            Kind::Rotation { cell, header, wrap } => self.publish_rotation(group, cell, header, wrap),
+            Kind::Rotation { cell, header, wrap, how } => self.publish_rotation(group, cell, (header, wrap, *how)),
         };
         let answer = match published {
             Some((cell, generation)) => {
@@ -60,11 +62,14 @@ impl Engine {
         self.index.slot(slot, |slot| Fingerprint(slot.fingerprint))
     }
 
-    fn publish_sign_in(&self, group: &Arc<Group>, new: &Arc<Cell>) -> Option<(Arc<Cell>, u32)> {
+    fn publish_sign_in(&self, group: &Arc<Group>, new: &Arc<Cell>, replaced: Option<Row>) -> Option<(Arc<Cell>, u32)> {
         let mut locked = self.principals.lock(group.principal);
         locked.remove_group(group);
         let list = locked.list_id();
-        let header = new.lock().header;
+        let (header, name) = {
+            let content = new.lock();
+            (content.header, content.principal.clone())
+        };
         let filed = (!group.is_killed()).then(|| self.file(new.row, &header, list, Some(Arc::clone(new)), false));
         let Some(slot) = filed.flatten() else {
             // Its row was written all the same, and goes before whoever killed the group is told that it is gone.
@@ -73,6 +78,8 @@ impl Engine {
             self.queue.push_emptied(group.principal, self.clock.now_ms());
             return None;
         };
+        let what = Happening::SignedIn { method: header.method, remembered: header.remembered, replaced };
+        self.note_session(new.row, &header, name.as_ref(), what);
         locked.into_list().link(&self.index, slot);
         self.arm(slot);
         Some((Arc::clone(new), header.generation))
@@ -82,8 +89,7 @@ impl Engine {
         &self,
         group: &Arc<Group>,
         cell: &Arc<Cell>,
-        header: &Header,
-        wrap: &Wrap,
+        (header, wrap, how): (&Header, &Wrap, Rotate),
     ) -> Option<(Arc<Cell>, u32)> {
         let before = cell.lock().header.fingerprint;
         let list = self.index.find(before, cell.row, |_, slot| slot.list())?;
@@ -105,11 +111,16 @@ impl Engine {
             locked.unlink(&self.index, &removed);
             cell.lock().kill(EndReason::Fault);
             self.wake_waiting(cell.row);
+            let name = cell.lock().principal.clone();
+            self.note_session(cell.row, header, name.as_ref(), Happening::Ended(Why::Fault));
             self.queue.push_dead(cell.row, self.clock.now_ms());
             return None;
         };
         locked.replace(&self.index, &removed, slot);
         self.arm(slot);
+        let name = cell.lock().principal.clone();
+        let reauthenticated = if let Rotate::Reauthenticated { method } = how { Some(method) } else { None };
+        self.note_session(cell.row, header, name.as_ref(), Happening::Rotated { reauthenticated });
         drop(locked);
         self.wake_waiting(cell.row);
         Some((Arc::clone(cell), header.generation))
@@ -136,7 +147,7 @@ impl Engine {
     pub(super) fn fail_group(&self, group: &Arc<Group>) {
         if let Some(cell) = group.held() {
             let fingerprint = cell.lock().header.fingerprint;
-            self.end(fingerprint, cell.row, EndReason::Fault, Fate::Deleted);
+            self.end(fingerprint, cell.row, Why::Fault, Fate::Deleted);
         }
         self.abandon(group);
     }

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 
 use super::Engine;
 use super::end::Fate;
-use super::ended::EndReason;
+use super::events::Why;
 use super::slot::{Profiles, Slot, SlotId};
 use super::wheel::{Timers, Visit, Wheel};
 use crate::seal::Fingerprint;
@@ -152,8 +152,7 @@ impl Timers for Due<'_> {
                 let profiles = engine.index.profiles();
                 // What the disk still says lives has to go before anything is acknowledged that counts on its being gone.
                 let fate = |slot: &Slot| if slot.is_clipped() { Fate::Delete } else { Fate::Sweep(None) };
-                let why =
-                    |slot: &Slot| if slot.is_at_end_of_life(profiles) { EndReason::Lifetime } else { EndReason::Idle };
+                let why = |slot: &Slot| if slot.is_at_end_of_life(profiles) { Why::Lifetime } else { Why::Idle };
                 let expired = |slot: &Slot| (slot.deadline(profiles) <= now).then(|| (why(slot), fate(slot)));
                 let mut locked = engine.principals.lock_list(list);
                 if engine.end_locked(&mut locked, list, (fingerprint, row), expired).is_some() {
@@ -298,7 +297,7 @@ mod tests {
             let at = self.below(self.live.len().max(1) as u64);
             if let Some((fingerprint, row)) = self.live.keys().nth(usize::try_from(at).unwrap()).copied() {
                 self.live.remove(&(fingerprint, row));
-                assert!(self.engine.end(Fingerprint(fingerprint), Row(row), EndReason::SignedOut, Fate::Deleted));
+                assert!(self.engine.end(Fingerprint(fingerprint), Row(row), Why::SignedOut, Fate::Deleted));
             }
         }
 

@@ -71,6 +71,7 @@ impl Engine {
         self.reader.scan(rows, &mut |row, scanned| {
             let Scanned::Live(mut header) = scanned else {
                 part.found.refused += 1;
+                self.note_refused_row(row);
                 return;
             };
             part.last = part.last.max(row);
@@ -97,6 +98,7 @@ impl Engine {
         let expired = |header: &Header| now >= header.absolute || now >= header.last_seen.plus(header.idle);
         if expired(&header) {
             part.found.expired += 1;
+            self.note_expired_before(row, &header);
             if expired(stored) {
                 part.swept.push(Swept { row, cutoff: None });
             } else {

@@ -221,6 +221,11 @@ impl Profiles {
         self.known.lock().get(usize::from(profile.0)).is_some_and(|pair| pair.0 == class_number(class))
     }
 
+    pub(crate) fn class(&self, profile: ProfileId) -> ClassByte {
+        let class = self.known.lock().get(usize::from(profile.0)).map_or(0, |pair| usize::from(pair.0));
+        CLASSES.get(class).copied().unwrap_or(ClassByte::Anonymous)
+    }
+
     pub(crate) fn idle(&self, profile: ProfileId) -> u32 {
         self.idle.get(usize::from(profile.0)).map_or(1, |idle| idle.load(Ordering::Relaxed))
     }

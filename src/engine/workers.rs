@@ -33,6 +33,7 @@ impl Engine {
                     engine.health.poison(std::thread::current().name().unwrap_or("worker"));
                     engine.refuse(engine.queue.shut());
                     engine.wake_everybody();
+                    engine.finish_events();
                     engine.deliver();
                 }
             };
@@ -79,10 +80,17 @@ impl Engine {
         self.deliver();
     }
 
-    /// Tells the waiters of a large batch while the writer writes the next.
+    /// Tells the waiters of a large batch while the writer writes the next, wakes whoever waits for an end, and hands on
+    /// events.
     fn run_teller(self: &Arc<Self>) {
         while self.check_open().is_ok() {
             self.teller_bell.wait(None);
+            loop {
+                self.deliver();
+                if !self.hand_on_events() {
+                    break;
+                }
+            }
             self.deliver();
         }
     }
@@ -141,6 +149,7 @@ impl Engine {
         let panicked = others.filter_map(|thread| thread.join().err()).count();
         debug_assert_eq!(panicked, 0, "workers contain their panics");
         let closed = self.writer.lock().close(self);
+        self.finish_events();
         self.deliver();
         self.index.drop_cells();
         match trouble.or(durable) {

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use super::Engine;
 use super::cell::{Cell, Content, Life};
 use super::end::Fate;
-use super::ended::EndReason;
+use super::events::{Happening, Refusal, Why};
+use super::group::SignInRequest;
 use super::principals::Locked;
 use super::receipt::{Receipt, promise};
 use super::slot::{ListId, SlotId};
@@ -53,6 +54,7 @@ impl Engine {
         self.unwritten.lock().insert(row, header.fingerprint);
         self.charge(memory_only, true, charged);
         locked.link(&self.index, slot);
+        self.note_session(row, &header, None, Happening::Created);
         drop(locked);
         self.arm(slot);
         if !memory_only {
@@ -122,15 +124,16 @@ impl Engine {
     }
 
     /// Makes room in a full store for somebody who signs in and may, at the cost of an anonymous session.
-    pub(super) fn make_room_to_sign_in(&self, principal: PrincipalRef, class: ClassByte) -> Result<()> {
+    pub(super) fn make_room_to_sign_in(&self, principal: PrincipalRef, request: &SignInRequest) -> Result<()> {
         if self.live() < self.settings.sessions_max {
             return Ok(());
         }
         // Asked before anybody's session ends for it; what counts is the answer under the lock that signs in.
-        self.admit(&self.principals.lock(principal), principal, None, class)?;
+        self.admit(&self.principals.lock(principal), principal, None, request)?;
         let mut locked = self.principals.lock_anonymous();
         let (oldest, _) = locked.oldest();
         if oldest == SlotId::NONE {
+            self.note_principal(principal, &request.name, Happening::Refused(Refusal::StoreFull));
             return Err(Error::new(ErrorKind::Refused, "the store holds as many sessions as it may"));
         }
         self.evict_anonymous(&mut locked, oldest);
@@ -140,7 +143,7 @@ impl Engine {
     pub(super) fn evict_anonymous(&self, locked: &mut Locked<'_>, oldest: SlotId) {
         let names = self.index.slot(oldest, |slot| (Fingerprint(slot.fingerprint), slot.row()));
         let Some((fingerprint, row)) = names else { return };
-        let doomed = |_: &_| Some((EndReason::Limit, Fate::Delete));
+        let doomed = |_: &_| Some((Why::Limit, Fate::Delete));
         self.end_locked(locked, ListId::ANONYMOUS, (fingerprint, row), doomed);
         self.counters.evicted.add(1);
     }

@@ -122,9 +122,12 @@ impl Machine {
     pub(crate) fn close(&mut self, engine: &Arc<Engine>) -> Result<()> {
         // Taking effect may queue a little more, so until nothing is left.
         while let Some(pending) = engine.queue.take(0, true).ok().filter(|pending| !pending.is_empty()) {
+            // Names that events need stay until they are read.
+            while engine.hand_on_events() {}
             self.write(engine, pending);
         }
         engine.refuse(engine.queue.shut());
+        while engine.hand_on_events() {}
         let Some(mut storage) = self.storage.take() else { return Ok(()) };
         let last = Batch { touches: engine.touch_blocks(), replaced_touches: Replaced::All, ..engine.empty_batch() };
         let touched = if engine.health.check_writable().is_ok() { storage.apply(&last) } else { Ok(()) };
@@ -228,7 +231,7 @@ impl Engine {
                     built.batch.principals.push((group.principal(), Some(name.clone())));
                 }
             }
-            Kind::Rotation { cell, header, wrap } => {
+            Kind::Rotation { cell, header, wrap, .. } => {
                 if let Some((put, version)) = self.snapshot(cell)? {
                     // The latest data, under the new header and the new wrap.
                     built.batch.puts.push(self.rotated(put, header, wrap));
@@ -255,8 +258,13 @@ impl Engine {
         built.swept = sweep.take_rows(share);
         built.batch.deletes.extend(built.swept.iter().map(|swept| swept.row));
         for principal in sweep.take_names(share) {
+            let mut locked = self.principals.lock(principal);
+            // An event needs a name that is only on disk. Asked under the lock that its session ended under.
+            if self.events.needs_names() {
+                drop(locked);
+                self.queue.push_emptied(principal, now_ms);
             // A group in this batch holds the principal, so its name cannot be dropped along with being put.
-            if self.principals.lock(principal).drop_if_empty() {
+            } else if locked.drop_if_empty() {
                 built.batch.principals.push((principal, None));
             }
         }
@@ -317,7 +325,9 @@ impl Engine {
 
     /// One turn of the writer, and its answers.
     pub(super) fn write_turn(self: &Arc<Self>, force: bool) -> Option<u64> {
+        while self.hand_on_events() {}
         let wake_ms = self.writer.lock().step(self, force);
+        while self.hand_on_events() {}
         self.deliver();
         wake_ms
     }

@@ -15,6 +15,8 @@ mod demo;
 mod demo_edges;
 #[cfg(feature = "sim")]
 mod ended;
+#[cfg(feature = "sim")]
+mod events;
 mod example;
 #[cfg(feature = "sim")]
 mod faults;

@@ -90,9 +90,10 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["bincode"], &["codec.rs"]),
     (&["serde_json"], &["codec.rs", "web/axum/", "cli/"]),
     (&["rand"], &["token.rs"]),
+    (&["futures_core"], &["events.rs", "cli/"]),
     (&["sha2", "hmac", "hkdf", "chacha20poly1305", "subtle"], &["seal.rs"]),
     (&["tokio", "tower_layer", "tower_service", "http_body_util", "form_urlencoded"], &["web/axum/", "cli/"]),
-    (&["clap", "futures_core", "humantime", "hyper", "hyper_util", "maud", "quick_xml"], &["cli/"]),
+    (&["clap", "humantime", "hyper", "hyper_util", "maud", "quick_xml"], &["cli/"]),
 ];
 
 /// Parts of paths that read a real clock, and where that is done.
