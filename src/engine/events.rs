@@ -465,3 +465,60 @@ impl Engine {
         wakers.into_iter().for_each(|waker| self.answers.push(Answer::Wake(waker)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Handle, SignInRequest};
+    use super::*;
+    use crate::options::Options;
+    use crate::storage::disk::{Disk, SimDisk};
+    use crate::time::ManualClock;
+    use crate::token::OsEntropy;
+
+    #[test]
+    fn a_full_ring_adds_up_what_was_missed_before_it_and_in_it() {
+        let ring = Ring::new(1);
+        let at = Timestamp::from_unix_ms(0);
+        let created = Note { what: Happening::Created, ..Note::missed(0, at) };
+        ring.push(&[created.clone(), created.clone(), Note::missed(7, at)]);
+        assert_eq!(ring.state.lock().missed, 8);
+        ring.state.lock().notes.clear();
+        ring.push(&[Note::missed(2, at), created]);
+        let state = ring.state.lock();
+        assert_eq!((state.notes[0].missed_count(), state.missed), (10, 1));
+    }
+
+    #[test]
+    fn a_name_stays_on_disk_until_the_events_that_need_it_have_it() {
+        let clock = ManualClock::new();
+        let settings = Options::new().clock(clock.clone()).manual_workers().check().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::memory());
+        let (engine, _) = Engine::open(&disk, settings, Arc::new(OsEntropy)).unwrap();
+        let request = SignInRequest {
+            name: "ada".into(),
+            class: ClassByte::Authenticated,
+            remembered: false,
+            method: 0,
+            limits: None,
+            facts: Vec::new(),
+            door: 0,
+        };
+        let handle = Handle::fresh(&engine);
+        engine.sign_in(handle.binding(), &request).unwrap().blocking_wait().unwrap();
+        drop(handle);
+        engine.index.drop_cells();
+        let (ring, ada) = (engine.subscribe(), engine.keys.principal("ada"));
+        while engine.hand_on_events() {}
+        clock.advance(Duration::from_secs(24 * 3600));
+        engine.reap();
+        // The writer comes first, as it may with threads.
+        engine.writer.lock().step(&engine, true);
+        assert!(engine.reader.principal(ada).unwrap().is_some());
+        while engine.hand_on_events() {}
+        engine.writer.lock().step(&engine, true);
+        assert!(engine.reader.principal(ada).unwrap().is_none());
+        let read: Vec<_> = std::iter::from_fn(|| ring.take(&engine)).map(|note| note.name).collect();
+        assert_eq!(read, [Some("ada".into()), Some("ada".into())]);
+        engine.close().unwrap();
+    }
+}
