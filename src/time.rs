@@ -73,6 +73,11 @@ impl Tick {
         Self(self.0.saturating_add(seconds))
     }
 
+    /// Before the first tick there is none; whatever had a deadline there is dead.
+    pub(crate) const fn minus(self, seconds: u32) -> Self {
+        Self(self.0.saturating_sub(seconds))
+    }
+
     /// Seconds from `earlier` to here, 0 if it is later.
     pub(crate) const fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
@@ -193,10 +198,10 @@ impl ManualClock {
         }))
     }
 
-    /// Moves both clocks forward, as the passing of time does.
+    /// Moves both clocks forward, as the passing of time does, sleep of the machine included.
     pub fn advance(&self, span: Duration) {
-        self.0.since_boot_ms.fetch_add(ms_of(span), Ordering::SeqCst);
-        self.0.wall_ms.fetch_add(ms_of(span), Ordering::SeqCst);
+        forward(&self.0.since_boot_ms, span);
+        forward(&self.0.wall_ms, span);
     }
 
     /// Sets the wall clock alone, as a person or a time server does.
@@ -204,11 +209,34 @@ impl ManualClock {
         self.0.wall_ms.store(wall.unix_ms(), Ordering::SeqCst);
     }
 
-    /// Starts a new boot: time since boot begins again at zero, the wall clock stays as it is.
+    /// Starts a new boot: time since boot begins again at zero, the wall clock stays as it is, as that of a machine
+    /// without a battery for it does. The store is to be opened again, as no process outlives its boot.
     pub fn reboot(&self) {
         self.0.since_boot_ms.store(0, Ordering::SeqCst);
         self.0.boot.fetch_add(1, Ordering::SeqCst);
     }
+
+    /// Starts a new boot after the machine was off for a while, with a wall clock that went on meanwhile.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use dwell::{Clock, ManualClock};
+    /// let clock = ManualClock::new();
+    /// let before = clock.wall();
+    /// clock.reboot_after(Duration::from_secs(60));
+    /// assert_eq!(clock.since_boot(), Duration::ZERO);
+    /// assert_eq!(clock.wall().unix_ms() - before.unix_ms(), 60_000);
+    /// ```
+    pub fn reboot_after(&self, off: Duration) {
+        forward(&self.0.wall_ms, off);
+        self.reboot();
+    }
+}
+
+fn forward(clock: &AtomicU64, span: Duration) {
+    let later = |ms: u64| Some(ms.saturating_add(ms_of(span)));
+    let moved = clock.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+    debug_assert!(moved.is_ok(), "there is always a later moment");
 }
 
 impl Default for ManualClock {

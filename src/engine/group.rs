@@ -349,6 +349,7 @@ impl Engine {
             principal,
             external: 0,
             door: request.door,
+            frame: self.ledger.frame(),
         };
         let facts = self.keys.seal_facts(row, &request.facts, self.entropy.as_ref())?;
         let wrap = self.wrap(row, &header, token, &data_key)?;

@@ -16,6 +16,7 @@ use super::slab::Slab;
 use super::slot::{NewSlot, Profiles, Slot, SlotId};
 use super::touches::{self, Since};
 use crate::seal::Fingerprint;
+use crate::storage::credit::{Credit, Credits};
 use crate::storage::record::Row;
 use crate::time::Tick;
 
@@ -191,13 +192,19 @@ impl Index {
     }
 
     /// Makes a cell that was read from disk the session's cell, unless the session ended or another thread was
-    /// first. Returns the cell that counts, and its generation.
-    pub(crate) fn publish(&self, fingerprint: Fingerprint, cell: Arc<Cell>) -> Option<(Arc<Cell>, u32)> {
+    /// first. Returns the cell that counts, and its generation. `settle` is run on it before anybody finds it.
+    pub(crate) fn publish(
+        &self,
+        fingerprint: Fingerprint,
+        cell: Arc<Cell>,
+        settle: impl FnOnce(&Cell),
+    ) -> Option<(Arc<Cell>, u32)> {
         let mut shard = self.shard(shard_of(fingerprint)).write();
         let place = shard.place(fingerprint, cell.row)?;
         if let Some(first) = shard.cell(fingerprint, place) {
             return Some((Arc::clone(first), first.generation()));
         }
+        settle(&cell);
         shard.insert_cell(fingerprint, place, Arc::clone(&cell), self.cell_bytes_max);
         let generation = cell.generation();
         Some((cell, generation))
@@ -249,6 +256,28 @@ impl Index {
                 shard.evict(self.cell_bytes_max);
             }
         }
+    }
+
+    /// Ages every session that a credit is for: its slot by that one, its cell by all that it does not have yet. Returns
+    /// the slots that are due sooner than the wheel knows. Only in the writer's turn, in which no session that a credit
+    /// is for is filed or moves, so each is met once.
+    pub(crate) fn age(&self, credit: &Credit, credits: &Credits) -> Vec<SlotId> {
+        let mut sooner = Vec::new();
+        for (shard, number) in self.shards.iter().zip(0..) {
+            let mut places = 0..PIECE;
+            loop {
+                // Let go of after each piece, so that no load waits for long.
+                let mut shard = shard.0.write();
+                shard.age(places.clone(), (credit, credits), &self.profiles, &mut |place| {
+                    sooner.push(SlotId(place << 8 | number));
+                });
+                if places.end >= shard.slots.bound() {
+                    break;
+                }
+                places = places.end..places.end.saturating_add(PIECE);
+            }
+        }
+        sooner
     }
 
     /// Visits every session that is filed, shard by shard.
@@ -327,6 +356,28 @@ impl Shard {
     fn says(&self, slot: &Slot, last_seen: Tick) -> bool {
         let cell = self.hot(Fingerprint(slot.fingerprint));
         cell.is_some_and(|(_, cell)| cell.lock().header.last_seen >= last_seen)
+    }
+
+    fn age(
+        &mut self,
+        places: std::ops::Range<u32>,
+        (credit, credits): (&Credit, &Credits),
+        profiles: &Profiles,
+        sooner: &mut dyn FnMut(u32),
+    ) {
+        for place in places {
+            let Some(slot) = self.slots.get_mut(place) else { return };
+            if slot.row() == Row(0) || !slot.age(credit) {
+                continue;
+            }
+            if !slot.is_armed_for(slot.deadline(profiles)) && slot.call() {
+                sooner(place);
+            }
+            let fingerprint = Fingerprint(slot.fingerprint);
+            if let Some(cell) = self.cell(fingerprint, place) {
+                credits.age(cell.row, &mut cell.lock().header);
+            }
+        }
     }
 
     fn place(&self, fingerprint: Fingerprint, row: Row) -> Option<u32> {

@@ -69,7 +69,7 @@ impl Engine {
             return Ok(Some(found));
         }
         let still_live = || self.index.find(fingerprint, row, |_, _| ()).is_some();
-        let Some((header, body)) = self.reader.session(row)? else {
+        let Some((mut header, body)) = self.reader.session(row)? else {
             // Ended meanwhile; or about to be, by a commit that takes effect before the writer's turn is over; or the
             // store lost a row that it should have.
             drop(self.writer.lock());
@@ -78,9 +78,10 @@ impl Engine {
         if header.fingerprint != fingerprint {
             return Ok(None);
         }
+        self.ledger.age(row, &mut header);
         let content = self.open_content(token, row, self.clipped(&header), &body)?;
         let cell = Arc::new(Cell::new(self, row, content));
-        Ok(self.index.publish(fingerprint, cell))
+        Ok(self.index.publish(fingerprint, cell, |cell| self.ledger.age_cell(cell)))
     }
 
     fn open_content(&self, token: &Token, row: Row, header: Header, body: &Body) -> Result<Content> {

@@ -9,12 +9,12 @@
 //! Each lock may be taken while those before it are held, never the other way round:
 //!
 //! 1. a handle's binding
-//! 2. the writer, the reaper, the gathering of touches, the turn of a cold load, the turn of
-//!    handing on events (after the writer)
+//! 2. the writer, the reaper, the gathering of touches, the turn of a cold load, the turn of handing on events; of these
+//!    only the writer's turn takes others, the gathering and the handing on
 //! 3. the list of a principal, or of anonymous sessions: never two
 //! 4. a shard of the index: never two
 //! 5. a cell
-//! 6. leaves: queue, answers, wakers, cutoffs, unwritten rows, unarmed slots, events, health
+//! 6. leaves: queue, answers, wakers, cutoffs, unwritten rows, unarmed slots, events, health, clock, credits
 //!
 //! The writer takes a binding only when it holds nothing but its own turn; whoever holds a binding takes nothing but a
 //! cell and leaves. The disk is read and written, and channels are waited for, only under the locks of group 2. Code
@@ -33,6 +33,8 @@
 mod binding;
 mod cell;
 mod clock;
+mod course;
+mod credits;
 mod end;
 mod ended;
 mod events;
@@ -88,6 +90,7 @@ pub(crate) struct Engine {
     pub(crate) keys: Arc<Keys>,
     pub(crate) reader: Reader,
     pub(crate) clock: clock::EngineClock,
+    ledger: credits::Ledger,
     pub(crate) counters: Counters,
     pub(crate) principals: principals::Principals,
     pub(crate) index: index::Index,
@@ -173,9 +176,13 @@ impl Engine {
         settings: Settings,
         entropy: Arc<dyn Entropy>,
     ) -> Result<(Arc<Self>, Found)> {
-        let beginning = clock::EngineClock::beginning(settings.clock.as_ref());
+        let beginning = clock::EngineClock::beginning(settings.clock.as_ref(), Row(1));
         let opened = storage::open(disk, settings.page_cache_bytes, beginning, entropy.as_ref())?;
-        let clock = clock::EngineClock::resume(Arc::clone(&settings.clock), &opened.state.clock);
+        let next_row = Row(opened.state.next_row);
+        let clock = clock::EngineClock::resume(Arc::clone(&settings.clock), &opened.state.clock, next_row);
+        let ledger = credits::Ledger::new(opened.credits);
+        // Before any session is judged: the wall clock may have stepped while nothing ran.
+        clock.look().into_iter().for_each(|credit| ledger.add(credit));
         let reaper = reaper::Machine::new(clock.now());
         let engine = Arc::new(Self {
             index: index::Index::new(settings.cache_bytes),
@@ -185,7 +192,7 @@ impl Engine {
             answers: queue::Answers::default(),
             waiting: ended::Waiting::default(),
             events: events::Hub::new(),
-            next_row: AtomicU64::new(opened.state.next_row),
+            next_row: AtomicU64::new(next_row.0),
             next_memory_row: AtomicU64::new(write::first_memory_row(entropy.as_ref())?),
             memory_only_bytes: AtomicUsize::new(0),
             live: AtomicU32::new(0),
@@ -195,7 +202,7 @@ impl Engine {
             reaper_wake: AtomicU32::new(u32::MAX),
             reaper_bell: queue::Bell::new(),
             teller_bell: queue::Bell::new(),
-            writer: Mutex::new(writer::Machine::new(opened.writer)),
+            writer: Mutex::new(writer::Machine::new(opened.writer, clock.now_ms())),
             reaper: Mutex::new(reaper),
             touches: Mutex::new(touches::Machine::new(clock.now())),
             idle_in_use: touches::InUse::new(),
@@ -205,6 +212,7 @@ impl Engine {
             keys: opened.keys,
             reader: opened.reader,
             clock,
+            ledger,
             entropy,
             settings,
         });

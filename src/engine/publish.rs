@@ -16,6 +16,7 @@ use super::slot::{ListId, NewSlot, SlotId};
 use crate::error::{Error, Result};
 use crate::seal::{Fingerprint, Wrap};
 use crate::storage::record::{Header, PrincipalRef, Row};
+use crate::time::Tick;
 use crate::token::Token;
 
 impl Engine {
@@ -97,15 +98,17 @@ impl Engine {
         if group.is_killed() {
             return None;
         }
-        let mut last_seen = header.last_seen;
+        let mut last_seen = Tick(0);
         let removed = self.index.remove(before, cell.row, |slot| {
-            last_seen = last_seen.max(slot.last_seen());
+            last_seen = slot.last_seen();
             slot.list() == list
         })?;
         self.forget_filed();
-        cell.rotate(header, wrap);
-        // It may have been used by the old token since the decision.
-        let filed = Header { last_seen, ..*header };
+        // A credit may have been made since the decision, and the session been used by the old token.
+        let mut header = *header;
+        self.ledger.age(cell.row, &mut header);
+        cell.rotate(&header, wrap);
+        let filed = Header { last_seen: last_seen.max(header.last_seen), ..header };
         let Some(slot) = self.file(cell.row, &filed, list, Some(Arc::clone(cell)), false) else {
             // The random source repeats itself: nobody may end up in somebody else's session.
             locked.unlink(&self.index, &removed);

@@ -53,6 +53,8 @@ pub(crate) struct Pending {
     pub(crate) behind_since_ms: Option<u64>,
     /// When the first row came in that is to be swept.
     pub(crate) swept_since_ms: Option<u64>,
+    /// Set by the writer: the clock has not been written for long.
+    pub(crate) clock_is_due: bool,
     /// Something in here ends a session, so that an older copy of the store must not come back.
     pub(crate) ends_sessions: bool,
     /// Nothing is taken in any more, because nobody will write it.

@@ -283,6 +283,7 @@ mod tests {
                 principal: PrincipalRef::NONE,
                 external: 0,
                 door: 0,
+                frame: 0,
             };
             let mut locked = self.engine.principals.lock_anonymous();
             let slot = self.engine.file(Row(row), &header, ListId::ANONYMOUS, None, false).unwrap();

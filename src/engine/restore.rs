@@ -49,7 +49,7 @@ impl Engine {
             self.cutoffs.restore(principal, cutoff);
             self.next_row.fetch_max(cutoff.below.0, Ordering::SeqCst);
         }
-        let touches = self.reader.touches()?;
+        let touches = self.reader.touches(&self.ledger.all())?;
         let end = self.reader.last_row()?.map_or(0, |row| row.0.saturating_add(1));
         let middle = if end > PARALLEL_MIN { self.next_row.load(Ordering::SeqCst).min(end) / 2 } else { 0 };
         let (first, second) = std::thread::scope(|scope| {
@@ -61,11 +61,12 @@ impl Engine {
         let found = self.adopt_parts([first, second?]);
         self.touches.lock().found(&touches.bytes);
         self.finish_restore(&cutoffs)?;
+        self.ledger.forget(self.reader.first_row()?);
         Ok(found)
     }
 
     fn scan(&self, rows: std::ops::Range<u64>, touches: &[(Row, Tick)]) -> Result<Part> {
-        let now = self.clock.now();
+        let (now, credits) = (self.clock.now(), self.ledger.all());
         let mut part = Part::default();
         let mut touches = touches.get(touches.partition_point(|(row, _)| row.0 < rows.start)..).unwrap_or_default();
         self.reader.scan(rows, &mut |row, scanned| {
@@ -75,6 +76,7 @@ impl Engine {
                 return;
             };
             part.last = part.last.max(row);
+            credits.age(row, &mut header);
             while let Some(((touched, seen), rest)) = touches.split_first().filter(|((touched, _), _)| *touched <= row)
             {
                 if *touched == row {

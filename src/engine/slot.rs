@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::options::Settings;
 use crate::seal::Fingerprint;
+use crate::storage::credit::Credit;
 use crate::storage::record::{ClassByte, Row};
 use crate::time::Tick;
 
@@ -118,6 +119,14 @@ impl Slot {
             self.last_seen.fetch_max(now.0, Ordering::Relaxed);
         }
         moves
+    }
+
+    /// Takes a credit into account. `true` if that made a difference.
+    pub(crate) fn age(&mut self, credit: &Credit) -> bool {
+        let (row, absolute, last_seen) = (self.row(), self.absolute, self.last_seen());
+        self.absolute = credit.date(row, Tick(absolute)).0;
+        *self.last_seen.get_mut() = credit.event(row, last_seen).0;
+        self.absolute < absolute || self.last_seen() < last_seen
     }
 
     /// The moment from which the session is dead unless it is used before.

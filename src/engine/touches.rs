@@ -158,7 +158,7 @@ impl Progress {
             seen = all(&engine.index, bucket(idle));
             self.on_disk = 0;
         }
-        let blocks = blocks(idle, seen);
+        let blocks = blocks(idle, engine.ledger.frame(), seen);
         self.on_disk += blocks.iter().map(|block| BLOCK_BYTES + block.entries.len() as u64 * ENTRY_BYTES).sum::<u64>();
         engine.queue.push_touches(Flush {
             blocks,
@@ -180,7 +180,7 @@ fn all(index: &Index, number: u32) -> Vec<(Row, Tick)> {
 }
 
 /// Lays last-seen times out in as few blocks as say them to within a step.
-fn blocks(idle: u32, mut seen: Vec<(Row, Tick)>) -> Vec<TouchBlock> {
+fn blocks(idle: u32, frame: u32, mut seen: Vec<(Row, Tick)>) -> Vec<TouchBlock> {
     let step = step_of(idle);
     // Newest first: a block reaches back 255 steps from its first entry.
     seen.sort_unstable_by_key(|&(_, last_seen)| std::cmp::Reverse(last_seen));
@@ -199,7 +199,13 @@ fn blocks(idle: u32, mut seen: Vec<(Row, Tick)>) -> Vec<TouchBlock> {
         let tick = part.first().map_or(Tick(0), |&(_, last_seen)| last_seen);
         let mut entries = part.to_vec();
         entries.sort_unstable_by_key(|&(row, _)| row);
-        blocks.extend(touch::parts(&entries).map(|entries| TouchBlock { idle, tick, step, entries: entries.to_vec() }));
+        blocks.extend(touch::parts(&entries).map(|entries| TouchBlock {
+            idle,
+            tick,
+            step,
+            frame,
+            entries: entries.to_vec(),
+        }));
     }
     blocks
 }
@@ -213,7 +219,8 @@ impl Engine {
     /// When every session on disk was last seen: for a stop, after which nothing is left to lag.
     pub(super) fn touch_blocks(&self) -> Vec<TouchBlock> {
         let each = self.idle_in_use.each();
-        each.flat_map(|(_, idle)| blocks(idle, all(&self.index, bucket(idle)))).collect()
+        let frame = self.ledger.frame();
+        each.flat_map(|(_, idle)| blocks(idle, frame, all(&self.index, bucket(idle)))).collect()
     }
 }
 
@@ -239,7 +246,7 @@ mod tests {
         ) {
             let seen: Vec<_> =
                 ages.iter().zip(1..).map(|(&age, row)| (Row(row), Tick(100_000 - age))).collect();
-            let blocks = blocks(idle, seen.clone());
+            let blocks = blocks(idle, 0, seen.clone());
             let mut said: Vec<_> = blocks.iter().flat_map(|block| {
                 assert!(block.entries.is_sorted_by(|a, b| a.0 < b.0));
                 assert!(block.entries.iter().all(|&(_, at)| at <= block.tick && at >= touch::oldest(block.tick, block.step)));

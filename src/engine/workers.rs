@@ -113,6 +113,11 @@ impl Engine {
 
     /// Does all work that is due, for an engine without threads.
     pub(crate) fn run_pending(self: &Arc<Self>) {
+        {
+            // First, because it may make sessions expire.
+            let _turn = self.writer.lock();
+            self.look_at_wall();
+        }
         self.reap();
         self.gather_touches();
         while self.write_turn(false).is_some_and(|wake_ms| wake_ms <= self.clock.now_ms()) {}

@@ -104,6 +104,7 @@ impl Engine {
             principal: PrincipalRef::NONE,
             external: 0,
             door,
+            frame: self.ledger.frame(),
         }
     }
 

@@ -25,10 +25,15 @@ pub(crate) struct Machine {
     sweep: Sweep,
     /// When the last batch was written, if the file has not been settled since.
     unsettled_since_ms: Option<u64>,
+    /// When the clock was written last, or tried to.
+    stamped_ms: u64,
 }
 
 /// After this long without a write, the file is left so that the next start need not walk it.
 const SETTLE_AFTER_MS: u64 = 2000;
+/// With sessions and nothing to write, the clock is written this often, so that a power cut leaves little to be told by
+/// the wall clock.
+const STAMP_MS: u64 = 60 * 60 * 1000;
 /// Row numbers that a start skips, because sessions may have had them that a crash forgot, and their handles must not
 /// come to name others: more than can wait in the queue and in a batch under way.
 const ROW_RESERVE: u64 = 1 << 18;
@@ -45,8 +50,8 @@ struct Built {
 }
 
 impl Machine {
-    pub(crate) fn new(storage: storage::Writer) -> Self {
-        Self { storage: Some(storage), sweep: Sweep::default(), unsettled_since_ms: None }
+    pub(crate) fn new(storage: storage::Writer, now_ms: u64) -> Self {
+        Self { storage: Some(storage), sweep: Sweep::default(), unsettled_since_ms: None, stamped_ms: now_ms }
     }
 
     /// Lets the store be written to, once it was found to be whole.
@@ -56,21 +61,31 @@ impl Machine {
 
     /// Writes what is due. Returns when there will be something to do without a ring, in engine milliseconds.
     pub(crate) fn step(&mut self, engine: &Arc<Engine>, force: bool) -> Option<u64> {
+        engine.look_at_wall();
         let now_ms = engine.clock.now_ms();
         let sweep_ms = self.sweep.due_ms();
-        match engine.queue.take(now_ms, force || sweep_ms.is_some_and(|due| due <= now_ms)) {
-            Ok(pending) => {
+        let clock_is_due = engine.live() > 0 && now_ms.saturating_sub(self.stamped_ms) >= STAMP_MS;
+        let sweep_is_due = sweep_ms.is_some_and(|due| due <= now_ms);
+        let force = engine.ledger.take_urgent() || sweep_is_due || clock_is_due || force;
+        match engine.queue.take(now_ms, force) {
+            Ok(mut pending) => {
+                pending.clock_is_due = clock_is_due;
                 self.write(engine, pending);
                 // What came in meanwhile has rung, or set a time of its own.
                 Some(engine.clock.now_ms())
             }
             Err(due_ms) => {
                 let settle_ms = self.unsettled_since_ms.map(|since| since.saturating_add(SETTLE_AFTER_MS));
-                if settle_ms.is_some_and(|settle| settle <= now_ms) {
-                    self.settle(engine);
-                    return [due_ms, sweep_ms].into_iter().flatten().min();
-                }
-                [due_ms, sweep_ms, settle_ms].into_iter().flatten().min()
+                let settle_ms = settle_ms.filter(|&settle_ms| {
+                    let waits = settle_ms > now_ms;
+                    if !waits {
+                        self.settle(engine);
+                    }
+                    waits
+                });
+                let stamp_ms = (engine.live() > 0).then(|| self.stamped_ms.saturating_add(STAMP_MS));
+                let stamp_ms = stamp_ms.filter(|&stamp_ms| stamp_ms > now_ms);
+                [due_ms, sweep_ms, settle_ms, stamp_ms, engine.clock.look_again_ms()].into_iter().flatten().min()
             }
         }
     }
@@ -84,6 +99,10 @@ impl Machine {
 
     fn write(&mut self, engine: &Arc<Engine>, mut pending: Pending) {
         let waiters = std::mem::take(&mut pending.waiters);
+        if pending.clock_is_due {
+            // Whatever comes of it, it is not due again at once.
+            self.stamped_ms = engine.clock.now_ms();
+        }
         let result = self.write_batch(engine, pending);
         for waiter in waiters {
             engine.answers.push(Answer::Waiter(waiter, result.clone()));
@@ -100,7 +119,8 @@ impl Machine {
         let applied = engine.build(pending, &mut self.sweep, &mut built).and_then(|()| {
             if !built.batch.is_empty() {
                 self.storage.as_mut().ok_or_else(closed)?.apply(&built.batch)?;
-                self.unsettled_since_ms = Some(engine.clock.now_ms());
+                let now_ms = engine.clock.now_ms();
+                (self.unsettled_since_ms, self.stamped_ms) = (Some(now_ms), now_ms);
                 engine.counters.commits.add(1);
             }
             Ok(())
@@ -120,6 +140,7 @@ impl Machine {
 
     /// Writes everything that is left and closes the file.
     pub(crate) fn close(&mut self, engine: &Arc<Engine>) -> Result<()> {
+        engine.look_at_wall();
         // Taking effect may queue a little more, so until nothing is left.
         while let Some(pending) = engine.queue.take(0, true).ok().filter(|pending| !pending.is_empty()) {
             // Names that events need stay until they are read.
@@ -141,6 +162,7 @@ impl Engine {
         Batch {
             next_row: self.next_row.load(std::sync::atomic::Ordering::SeqCst) + ROW_RESERVE,
             clock: self.clock.checkpoint(),
+            credits: self.ledger.take_changed(),
             ..Batch::default()
         }
     }
@@ -178,6 +200,8 @@ impl Engine {
         let stamp = self.empty_batch();
         built.batch.next_row = stamp.next_row;
         built.batch.clock = stamp.clock;
+        built.batch.credits = stamp.credits;
+        built.batch.clock_is_due = pending.clock_is_due;
         Ok(())
     }
 

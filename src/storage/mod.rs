@@ -14,6 +14,7 @@
 //! redb while opening, the files are reported as damaged and left as they are.
 
 mod backend;
+pub(crate) mod credit;
 pub(crate) mod directory;
 pub(crate) mod disk;
 mod epoch;
@@ -27,6 +28,7 @@ mod writer;
 
 use std::sync::Arc;
 
+use credit::Credits;
 use parking_lot::RwLock;
 
 pub(crate) use keys::{Keys, WrapBinding};
@@ -53,6 +55,10 @@ pub(crate) struct Batch {
     /// The engine's row counter when the batch was closed: above every row in it.
     pub(crate) next_row: u64,
     pub(crate) clock: Checkpoint,
+    /// The record of credits, if it changed.
+    pub(crate) credits: Option<Credits>,
+    /// The clock is to be written even if nothing else is.
+    pub(crate) clock_is_due: bool,
     /// Whether the batch ends a session, so that an older copy of the store must not come back.
     pub(crate) ends_sessions: bool,
 }
@@ -65,6 +71,8 @@ impl Batch {
             && self.cutoffs.is_empty()
             && self.touches.is_empty()
             && self.replaced_touches == Replaced::default()
+            && self.credits.is_none()
+            && !self.clock_is_due
     }
 }
 
@@ -96,6 +104,8 @@ pub(crate) struct TouchBlock {
     pub(crate) idle: u32,
     pub(crate) tick: Tick,
     pub(crate) step: u8,
+    /// How many credits the times have in them.
+    pub(crate) frame: u32,
     pub(crate) entries: Vec<(Row, Tick)>,
 }
 

@@ -10,13 +10,14 @@ use parking_lot::RwLock;
 use redb::{ReadableDatabase, ReadableTable, TableHandle};
 
 use super::backend::Backend;
+use super::credit::Credits;
 use super::disk::{self, Disk};
 use super::keys::{KEY_FILE_BYTES_MAX, KeyFile, Keys};
 use super::reader::Reader;
 use super::record::{Checkpoint, Cutoff, CutoffBytes, PrincipalRef, State};
 use super::schema::{
-    BODIES, CUTOFFS, DRAFT, EPOCH_FILE, FORMAT, KEY_FILE, MAGIC, META, META_FORMAT, META_KEYS, META_STATE, PRINCIPALS,
-    SESSIONS, STORE_FILE, STORE_FILE_NEW, TOUCHES,
+    BODIES, CUTOFFS, DRAFT, EPOCH_FILE, FORMAT, KEY_FILE, MAGIC, META, META_CREDITS, META_FORMAT, META_KEYS,
+    META_STATE, PRINCIPALS, SESSIONS, STORE_FILE, STORE_FILE_NEW, TOUCHES,
 };
 use super::writer::Writer;
 use super::{contained, epoch, failed, io_failed};
@@ -32,6 +33,7 @@ pub(crate) struct Opened {
     /// As of the last commit.
     pub(crate) state: State,
     pub(crate) cutoffs: Vec<(PrincipalRef, Cutoff)>,
+    pub(crate) credits: Credits,
 }
 
 /// Opens the store in `disk`, or makes one if there is none. `clock` is what a new store begins with.
@@ -161,6 +163,8 @@ fn adopt(disk: &Arc<dyn Disk>, database: redb::Database, backend: Backend, key_f
     let keys = Keys::open(key_file, &meta.keys)?;
     let mut state = State::decode(&meta.state, keys.store_id(), keys.store())?;
     let cutoffs = read_cutoffs(&database, &keys, &state)?;
+    let expected = (&state.credits_tag, state.credits_made);
+    let credits = Credits::decode(meta.credits.as_deref(), expected, keys.store_id(), keys.store())?;
     let outcome = judge_epoch(disk.as_ref(), &keys, &mut state)?;
     if outcome == Epoch::FileIsOlder {
         epoch::write(disk.as_ref(), &keys, state.epoch)?;
@@ -173,13 +177,14 @@ fn adopt(disk: &Arc<dyn Disk>, database: redb::Database, backend: Backend, key_f
         writer.end_everything()?;
         state = writer.state();
     }
-    Ok(Opened { reader, writer, keys, state, cutoffs })
+    Ok(Opened { reader, writer, keys, state, cutoffs, credits })
 }
 
 struct Meta {
     format: Vec<u8>,
     keys: Vec<u8>,
     state: Vec<u8>,
+    credits: Option<Vec<u8>>,
 }
 
 fn read_meta(database: &redb::Database) -> Result<Meta> {
@@ -195,15 +200,18 @@ fn read_meta(database: &redb::Database) -> Result<Meta> {
         Err(redb::TableError::Storage(error)) => return Err(failed(what, error)),
         Err(_) => return Err(foreign()),
     };
-    let record = |key: u64, name: &'static str| -> Result<Vec<u8>> {
-        let value = meta.get(key).map_err(|error| failed(what, error))?;
-        value
-            .map(|value| value.value().to_vec())
-            .ok_or_else(|| Error::corrupt(format!("the {name} record of the store is missing")))
+    let find = |key: u64| -> Result<Option<Vec<u8>>> {
+        Ok(meta.get(key).map_err(|error| failed(what, error))?.map(|value| value.value().to_vec()))
     };
-    let format = meta.get(META_FORMAT).map_err(|error| failed(what, error))?.map(|value| value.value().to_vec());
-    let format = format.ok_or_else(foreign)?;
-    Ok(Meta { format, keys: record(META_KEYS, "key")?, state: record(META_STATE, "state")? })
+    let record = |key: u64, name: &'static str| -> Result<Vec<u8>> {
+        find(key)?.ok_or_else(|| Error::corrupt(format!("the {name} record of the store is missing")))
+    };
+    Ok(Meta {
+        format: find(META_FORMAT)?.ok_or_else(foreign)?,
+        keys: record(META_KEYS, "key")?,
+        state: record(META_STATE, "state")?,
+        credits: find(META_CREDITS)?,
+    })
 }
 
 fn check_format(record: &[u8], key_file: &KeyFile) -> Result<()> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use redb::{ReadableDatabase, ReadableTable};
 
+use super::credit::Credits;
 use super::record::{Body, Header, PrincipalRef, Row};
 use super::schema::{BODIES, PRINCIPALS, SESSIONS, TOUCHES};
 use super::{Database, Keys, closed, contained, failed, touch};
@@ -117,20 +118,28 @@ impl Reader {
         })
     }
 
+    /// The lowest row number in the store, verified or not.
+    pub(crate) fn first_row(&self) -> Result<Option<Row>> {
+        self.with(|transaction| Ok(transaction.open_table(SESSIONS)?.first()?.map(|(row, _)| Row(row.value()))))
+    }
+
     /// The highest row number in the store, verified or not.
     pub(crate) fn last_row(&self) -> Result<Option<Row>> {
         self.with(|transaction| Ok(transaction.open_table(SESSIONS)?.last()?.map(|(row, _)| Row(row.value()))))
     }
 
-    /// Every persisted touch. Damaged blocks are left out: losing a touch only shortens a session's life.
-    pub(crate) fn touches(&self) -> Result<Touches> {
+    /// Every persisted touch, with these credits in it. Damaged blocks are left out: losing a touch only shortens a
+    /// session's life.
+    pub(crate) fn touches(&self, credits: &Credits) -> Result<Touches> {
         let mut touches = Touches::default();
         self.with(|transaction| {
             for entry in transaction.open_table(TOUCHES)?.iter()? {
                 let (key, block) = entry?;
                 let (key, block) = (key.value(), block.value());
                 *touches.bytes.entry(touch::bucket_of(key)).or_default() += block.len() as u64;
-                touches.seen.extend(touch::decode(key, block, self.keys.store()).unwrap_or_default());
+                let (frame, entries) = touch::decode(key, block, self.keys.store()).unwrap_or_default();
+                let seen = entries.into_iter().map(|(row, seen)| (row, credits.seen(frame, row, seen)));
+                touches.seen.extend(seen);
             }
             Ok(())
         })?;

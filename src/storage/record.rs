@@ -26,7 +26,8 @@
 //! | 76 | 8 | principal reference, or zero |
 //! | 84 | 8 | external reference, or zero |
 //! | 92 | 1 | door: how its client reached the application when it began, a number of the web layer's; 0 unknown |
-//! | 93 | 7 | reserved, zero |
+//! | 93 | 3 | reserved, zero |
+//! | 96 | 4 | frame: how many credits the ticks above have in them; see [`credit`](super::credit) |
 //! | 100 | 16 | tag over row number, store id and bytes 0 to 99 |
 
 use crate::error::{Error, Result};
@@ -88,6 +89,7 @@ pub(crate) struct Header {
     pub(crate) principal: PrincipalRef,
     pub(crate) external: u64,
     pub(crate) door: u8,
+    pub(crate) frame: u32,
 }
 
 impl Header {
@@ -109,7 +111,8 @@ impl Header {
         out.put(self.overlap.0.to_le_bytes());
         out.put(self.principal.0.to_le_bytes());
         out.put(self.external.to_le_bytes());
-        out.put([self.door, 0, 0, 0, 0, 0, 0, 0]);
+        out.put([self.door, 0, 0, 0]);
+        out.put(self.frame.to_le_bytes());
         let tag = tagger.tag16(HEADER_LABEL, &[&row.0.to_le_bytes(), store_id, out.written()]);
         out.put(tag);
         out.finish()
@@ -155,8 +158,36 @@ impl Header {
             overlap: Tick(input.u32()?),
             principal: PrincipalRef(input.u64()?),
             external: input.u64()?,
-            door: input.take::<1>().map(|[door]| door)?,
+            door: input.take::<4>().map(|[door, ..]| door)?,
+            frame: input.u32()?,
         })
+    }
+}
+
+#[cfg(test)]
+impl Header {
+    pub(crate) const fn sample() -> Self {
+        Self {
+            key_id: 3,
+            class: ClassByte::Authenticated,
+            remembered: true,
+            method: 9,
+            generation: 2,
+            step: 1,
+            created: Tick(100),
+            authenticated: Tick(150),
+            absolute: Tick(43_300),
+            idle: 1800,
+            last_seen: Tick(160),
+            created_wall: Timestamp::from_unix_ms(1_767_225_600_000),
+            fingerprint: Fingerprint([7; 16]),
+            successor: Fingerprint([0; 16]),
+            overlap: Tick(0),
+            principal: PrincipalRef(0xABCD),
+            external: 0,
+            door: 4,
+            frame: 7,
+        }
     }
 }
 
@@ -224,20 +255,33 @@ pub(crate) struct Checkpoint {
     pub(crate) wall_ms: u64,
     /// Zero when the system cannot tell boots apart.
     pub(crate) boot_id: [u8; 16],
+    /// Whether the wall clock may yet turn out to have been behind when the boot began.
     pub(crate) provisional: bool,
+    pub(crate) boot: BootStart,
+    pub(crate) base: Anchor,
 }
 
-/// A forward step of the wall clock credited to engine time: rows from `first_row` on, and touches from
-/// `first_flush` on, move with it.
+/// How it was when the store was first opened in a boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Credit {
-    pub(crate) first_row: u64,
-    pub(crate) first_flush: u64,
+pub(crate) struct BootStart {
+    /// Rows from here on were made since.
+    pub(crate) first_row: Row,
+    /// Later than everything that was dated before.
+    pub(crate) first_tick: Tick,
     pub(crate) engine_ms: u64,
-    pub(crate) delta_ms: u64,
+    pub(crate) wall_ms: u64,
+    /// What engine time was set forward by because the wall clock said so, beyond the time that the machine was up.
+    pub(crate) jump_ms: u64,
 }
 
-/// What every commit writes (`meta`, key 2; 144 bytes).
+/// Engine time and wall clock at one moment, of which the wall clock is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    pub(crate) engine_ms: u64,
+    pub(crate) wall_ms: u64,
+}
+
+/// What every commit writes (`meta`, key 2; 184 bytes).
 ///
 /// | Offset | Bytes | Field |
 /// |---|---|---|
@@ -246,15 +290,20 @@ pub(crate) struct Credit {
 /// | 16 | 8 | epoch |
 /// | 24 | 1 | an epoch raise is due |
 /// | 25 | 1 | the clock is provisional |
-/// | 26 | 6 | reserved, zero |
+/// | 26 | 2 | reserved, zero |
+/// | 28 | 4 | credits that were ever made |
 /// | 32 | 8 | engine time, milliseconds |
 /// | 40 | 8 | time since boot, milliseconds |
 /// | 48 | 8 | wall clock, milliseconds since 1970 |
 /// | 56 | 16 | boot id, or zero |
 /// | 72 | 8 | next touch flush number |
 /// | 80 | 16 | sum of all cutoff tags |
-/// | 96 | 32 | clock credit: first row, first flush, engine time, delta (8 bytes each) |
-/// | 128 | 16 | tag over the store id and bytes 0 to 127 |
+/// | 96 | 32 | first open of this boot: next row, engine time, wall clock, jump (8 bytes each) |
+/// | 128 | 16 | last believed wall clock: engine time, wall clock (8 bytes each) |
+/// | 144 | 4 | first open of this boot: first tick |
+/// | 148 | 4 | reserved, zero |
+/// | 152 | 16 | tag of the record of credits, or zero |
+/// | 168 | 16 | tag over the store id and bytes 0 to 167 |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) next_row: u64,
@@ -264,10 +313,11 @@ pub(crate) struct State {
     pub(crate) clock: Checkpoint,
     pub(crate) next_flush: u64,
     pub(crate) cutoff_sum: u128,
-    pub(crate) credit: Credit,
+    pub(crate) credits_made: u32,
+    pub(crate) credits_tag: [u8; TAG_BYTES],
 }
 
-pub(crate) const STATE_BYTES: usize = 144;
+pub(crate) const STATE_BYTES: usize = 184;
 const STATE_LABEL: &str = "state";
 
 impl State {
@@ -276,16 +326,21 @@ impl State {
         for word in [self.next_row, self.commits, self.epoch] {
             out.put(word.to_le_bytes());
         }
-        out.put([u8::from(self.epoch_due), u8::from(self.clock.provisional), 0, 0, 0, 0, 0, 0]);
+        out.put([u8::from(self.epoch_due), u8::from(self.clock.provisional), 0, 0]);
+        out.put(self.credits_made.to_le_bytes());
         for word in [self.clock.engine_ms, self.clock.since_boot_ms, self.clock.wall_ms] {
             out.put(word.to_le_bytes());
         }
         out.put(self.clock.boot_id);
         out.put(self.next_flush.to_le_bytes());
         out.put(self.cutoff_sum.to_le_bytes());
-        for word in [self.credit.first_row, self.credit.first_flush, self.credit.engine_ms, self.credit.delta_ms] {
+        let (boot, base) = (self.clock.boot, self.clock.base);
+        for word in [boot.first_row.0, boot.engine_ms, boot.wall_ms, boot.jump_ms, base.engine_ms, base.wall_ms] {
             out.put(word.to_le_bytes());
         }
+        out.put(boot.first_tick.0.to_le_bytes());
+        out.put([0; 4]);
+        out.put(self.credits_tag);
         let tag = tagger.tag16(STATE_LABEL, &[store_id, out.written()]);
         out.put(tag);
         out.finish()
@@ -305,27 +360,38 @@ impl State {
         }
         let mut input = Reader(tagged);
         let (next_row, commits, epoch) = (input.u64()?, input.u64()?, input.u64()?);
-        let [epoch_due, provisional, ..] = input.take::<8>()?;
+        let [epoch_due, provisional, ..] = input.take::<4>()?;
+        let credits_made = input.u32()?;
+        let mut clock = Checkpoint {
+            engine_ms: input.u64()?,
+            since_boot_ms: input.u64()?,
+            wall_ms: input.u64()?,
+            boot_id: input.take()?,
+            provisional: provisional != 0,
+            ..Checkpoint::default()
+        };
+        let next_flush = input.u64()?;
+        let cutoff_sum = u128::from_le_bytes(input.take()?);
+        clock.boot = BootStart {
+            first_row: Row(input.u64()?),
+            engine_ms: input.u64()?,
+            wall_ms: input.u64()?,
+            jump_ms: input.u64()?,
+            first_tick: Tick(0),
+        };
+        clock.base = Anchor { engine_ms: input.u64()?, wall_ms: input.u64()? };
+        clock.boot.first_tick = Tick(input.u32()?);
+        input.u32()?;
         Some(Self {
             next_row,
             commits,
             epoch,
             epoch_due: epoch_due != 0,
-            clock: Checkpoint {
-                engine_ms: input.u64()?,
-                since_boot_ms: input.u64()?,
-                wall_ms: input.u64()?,
-                boot_id: input.take()?,
-                provisional: provisional != 0,
-            },
-            next_flush: input.u64()?,
-            cutoff_sum: u128::from_le_bytes(input.take()?),
-            credit: Credit {
-                first_row: input.u64()?,
-                first_flush: input.u64()?,
-                engine_ms: input.u64()?,
-                delta_ms: input.u64()?,
-            },
+            clock,
+            next_flush,
+            cutoff_sum,
+            credits_made,
+            credits_tag: input.take()?,
         })
     }
 }
@@ -427,33 +493,10 @@ mod tests {
         Tagger::new(&Key::from_bytes([byte; 32]))
     }
 
-    fn header() -> Header {
-        Header {
-            key_id: 3,
-            class: ClassByte::Authenticated,
-            remembered: true,
-            method: 9,
-            generation: 2,
-            step: 1,
-            created: Tick(100),
-            authenticated: Tick(150),
-            absolute: Tick(43_300),
-            idle: 1800,
-            last_seen: Tick(160),
-            created_wall: Timestamp::from_unix_ms(1_767_225_600_000),
-            fingerprint: Fingerprint([7; 16]),
-            successor: Fingerprint([0; 16]),
-            overlap: Tick(0),
-            principal: PrincipalRef(0xABCD),
-            external: 0,
-            door: 4,
-        }
-    }
-
     #[test]
     fn headers_round_trip_and_every_byte_is_bound() {
-        let bytes = header().encode(Row(5), &[1; 16], &tagger(1));
-        assert_eq!(Header::decode(&bytes, Row(5), &[1; 16], &tagger(1)), Some(header()));
+        let bytes = Header::sample().encode(Row(5), &[1; 16], &tagger(1));
+        assert_eq!(Header::decode(&bytes, Row(5), &[1; 16], &tagger(1)), Some(Header::sample()));
         assert_eq!(Header::decode(&bytes, Row(6), &[1; 16], &tagger(1)), None);
         assert_eq!(Header::decode(&bytes, Row(5), &[2; 16], &tagger(1)), None);
         assert_eq!(Header::decode(&bytes, Row(5), &[1; 16], &tagger(2)), None);
@@ -480,7 +523,25 @@ mod tests {
 
     #[test]
     fn states_round_trip_and_every_byte_is_bound() {
-        let state = State { next_row: 9, commits: 4, epoch: 2, epoch_due: true, cutoff_sum: 77, ..State::default() };
+        let state = State {
+            next_row: 9,
+            commits: 4,
+            epoch: 2,
+            epoch_due: true,
+            next_flush: 11,
+            cutoff_sum: 77,
+            credits_made: 5,
+            credits_tag: [6; 16],
+            clock: Checkpoint {
+                engine_ms: 21,
+                since_boot_ms: 22,
+                wall_ms: 23,
+                boot_id: [24; 16],
+                provisional: true,
+                boot: BootStart { first_row: Row(25), first_tick: Tick(31), engine_ms: 26, wall_ms: 27, jump_ms: 28 },
+                base: Anchor { engine_ms: 29, wall_ms: 30 },
+            },
+        };
         let bytes = state.encode(&[1; 16], &tagger(1));
         assert_eq!(State::decode(&bytes, &[1; 16], &tagger(1)).unwrap(), state);
         assert!(State::decode(&bytes[1..], &[1; 16], &tagger(1)).is_err());

@@ -13,7 +13,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"dwell\0s\n";
 
 /// The format of everything in the directory. Drafts have the top bit set and change with every change of
 /// bytes; format 1 will be the first that later versions read for ever.
-pub(crate) const FORMAT: u32 = DRAFT | 2;
+pub(crate) const FORMAT: u32 = DRAFT | 3;
 pub(crate) const DRAFT: u32 = 1 << 31;
 
 /// One record for each `META_*` key.
@@ -35,6 +35,8 @@ pub(crate) const META_FORMAT: u64 = 0;
 pub(crate) const META_KEYS: u64 = 1;
 /// Row counter, commit counter, epoch, clock checkpoint. Written by every commit.
 pub(crate) const META_STATE: u64 = 2;
+/// Time that was not counted when it passed. There only while rows need it.
+pub(crate) const META_CREDITS: u64 = 3;
 
 /// The store, made under the temporary name and renamed when it is whole.
 pub(crate) const STORE_FILE: &str = "store.redb";

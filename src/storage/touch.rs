@@ -11,16 +11,20 @@
 //! | 1 | 1 | seconds in one step of age |
 //! | 2 | 4 | engine seconds that ages count back from |
 //! | 6 | 4 | number of entries |
-//! | 10 | .. | entries: row as LEB128 difference to the one before, then age in steps, 1 byte |
+//! | 10 | 4 | frame: how many credits the times have in them; see [`credit`](super::credit) |
+//! | 14 | .. | entries: row as LEB128 difference to the one before, then age in steps, 1 byte |
 //! | end | 16 | tag over the key and all bytes before |
 
 use std::ops::RangeInclusive;
 
+use super::TouchBlock;
 use super::record::Row;
 use crate::seal::Tagger;
 use crate::time::Tick;
 
 const VERSION: u8 = 1;
+/// Before the entries.
+const FIXED_BYTES: usize = 14;
 const LABEL: &str = "touches";
 const TAG_BYTES: usize = 16;
 
@@ -70,13 +74,15 @@ pub(crate) fn parts(mut entries: &[(Row, Tick)]) -> impl Iterator<Item = &[(Row,
     })
 }
 
-/// Lays a block out. `entries` ascend by row; each time is within `oldest(tick, step)..=tick`.
-pub(crate) fn encode(key: u64, tick: Tick, step: u8, entries: &[(Row, Tick)], tagger: &Tagger) -> Vec<u8> {
-    let step = step.max(1);
-    let mut out = Vec::with_capacity(10 + entries.len() * 3 + TAG_BYTES);
+/// Lays a block out. Its entries ascend by row; each time is within `oldest(tick, step)..=tick`.
+pub(crate) fn encode(key: u64, block: &TouchBlock, tagger: &Tagger) -> Vec<u8> {
+    let TouchBlock { tick, frame, entries, .. } = block;
+    let step = block.step.max(1);
+    let mut out = Vec::with_capacity(FIXED_BYTES + entries.len() * 3 + TAG_BYTES);
     out.extend_from_slice(&[VERSION, step]);
     out.extend_from_slice(&tick.0.to_le_bytes());
     out.extend_from_slice(&u32::try_from(entries.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(&frame.to_le_bytes());
     let mut before = 0;
     for &(row, seen) in entries {
         debug_assert!(row.0 > before, "row {} after {before}", row.0);
@@ -89,15 +95,16 @@ pub(crate) fn encode(key: u64, tick: Tick, step: u8, entries: &[(Row, Tick)], ta
     out
 }
 
-/// Reads a block; `None` unless its tag is right for this key and it is well formed to the last byte.
-pub(crate) fn decode(key: u64, bytes: &[u8], tagger: &Tagger) -> Option<Vec<(Row, Tick)>> {
+/// Reads a block's frame and entries; `None` unless its tag is right for this key and it is well formed to the last byte.
+pub(crate) fn decode(key: u64, bytes: &[u8], tagger: &Tagger) -> Option<(u32, Vec<(Row, Tick)>)> {
     let (block, tag) = bytes.split_last_chunk::<TAG_BYTES>()?;
     if !tagger.verify(LABEL, &[&key.to_le_bytes(), block], tag) {
         return None;
     }
     let (&[version, step], rest) = block.split_first_chunk::<2>()?;
     let (tick, rest) = rest.split_first_chunk::<4>()?;
-    let (count, mut rest) = rest.split_first_chunk::<4>()?;
+    let (count, rest) = rest.split_first_chunk::<4>()?;
+    let (frame, mut rest) = rest.split_first_chunk::<4>()?;
     let (tick, count) = (u32::from_le_bytes(*tick), u32::from_le_bytes(*count) as usize);
     // An entry takes two bytes at least, so a count that lies cannot make us reserve more than the block's size.
     if version != VERSION || count > rest.len() / 2 {
@@ -112,7 +119,7 @@ pub(crate) fn decode(key: u64, bytes: &[u8], tagger: &Tagger) -> Option<Vec<(Row
         entries.push((Row(row), Tick(tick.saturating_sub(u32::from(age) * u32::from(step)))));
         rest = after;
     }
-    rest.is_empty().then_some(entries)
+    rest.is_empty().then_some((u32::from_le_bytes(*frame), entries))
 }
 
 const fn varint_bytes(value: u64) -> usize {
@@ -151,16 +158,20 @@ mod tests {
         Tagger::new(&Key::from_bytes([1; 32]))
     }
 
+    fn block(tick: u32, step: u8, entries: &[(Row, Tick)]) -> TouchBlock {
+        TouchBlock { idle: 1800, tick: Tick(tick), step, frame: 3, entries: entries.to_vec() }
+    }
+
     #[test]
     fn dense_rows_cost_two_bytes_each() {
         let entries: Vec<_> = (1..=10_000).map(|row| (Row(row), Tick(5000))).collect();
-        let bytes = encode(key(1800, 1), Tick(5000), 1, &entries, &tagger());
-        assert!(bytes.len() <= 2 * 10_000 + 26, "{}", bytes.len());
+        let bytes = encode(key(1800, 1), &block(5000, 1, &entries), &tagger());
+        assert!(bytes.len() <= 2 * 10_000 + 30, "{}", bytes.len());
     }
 
     #[test]
     fn a_block_is_bound_to_its_key() {
-        let bytes = encode(7, Tick(9), 1, &[(Row(1), Tick(8))], &tagger());
+        let bytes = encode(7, &block(9, 1, &[(Row(1), Tick(8))]), &tagger());
         assert!(decode(7, &bytes, &tagger()).is_some());
         assert!(decode(8, &bytes, &tagger()).is_none());
     }
@@ -172,7 +183,7 @@ mod tests {
             let parts: Vec<_> = parts(&entries).collect();
             assert_eq!(parts.concat(), entries);
             for part in &parts {
-                assert!(encode(7, Tick(5000), 1, part, &tagger()).len() <= BLOCK_BYTES_MAX + 26);
+                assert!(encode(7, &block(5000, 1, part), &tagger()).len() <= BLOCK_BYTES_MAX + 30);
             }
             assert!(parts.iter().rev().skip(1).all(|part| part.len() > BLOCK_BYTES_MAX / 9));
         }
@@ -186,7 +197,8 @@ mod tests {
         ) {
             let entries: Vec<_> = rows.iter().zip(&ages).map(|(&row, age)| (Row(row), Tick(tick - age * u32::from(step) / 2))).collect();
             let key = key(1800, 3);
-            let back = decode(key, &encode(key, Tick(tick), step, &entries, &tagger()), &tagger()).unwrap();
+            let (frame, back) = decode(key, &encode(key, &block(tick, step, &entries), &tagger()), &tagger()).unwrap();
+            prop_assert_eq!(frame, 3);
             prop_assert_eq!(back.len(), entries.len());
             for (&(row, seen), &(row_back, seen_back)) in entries.iter().zip(&back) {
                 prop_assert_eq!(row, row_back);

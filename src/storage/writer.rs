@@ -10,9 +10,10 @@ use std::sync::Arc;
 use redb::ReadableTable;
 
 use super::backend::Backend;
+use super::credit::Credits;
 use super::disk::Disk;
 use super::record::{Cutoff, State};
-use super::schema::{BODIES, CUTOFFS, META, META_STATE, PRINCIPALS, SESSIONS, TOUCHES};
+use super::schema::{BODIES, CUTOFFS, META, META_CREDITS, META_STATE, PRINCIPALS, SESSIONS, TOUCHES};
 use super::{Batch, Database, Keys, Put, Replaced, closed, epoch, failed, touch};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -139,6 +140,7 @@ impl Writer {
             put_principals(transaction, batch)?;
             put_cutoffs(transaction, batch, state, &keys)?;
             put_touches(transaction, batch, state, &keys)?;
+            put_credits(transaction, batch, state, &keys)?;
             put_state(transaction, state, &keys)
         })
     }
@@ -257,9 +259,22 @@ fn put_touches(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut 
     for block in &batch.touches {
         let key = touch::key(block.idle, state.next_flush);
         state.next_flush += 1;
-        let bytes = touch::encode(key, block.tick, block.step, &block.entries, keys.store());
+        let bytes = touch::encode(key, block, keys.store());
         table.insert(key, bytes.as_slice())?;
     }
+    Ok(())
+}
+
+fn put_credits(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut State, keys: &Keys) -> Filled {
+    let Some(credits) = &batch.credits else { return Ok(()) };
+    let record = credits.encode(keys.store_id(), keys.store());
+    let mut table = transaction.open_table(META)?;
+    match &record {
+        Some(bytes) => table.insert(META_CREDITS, bytes.as_slice())?,
+        None => table.remove(META_CREDITS)?,
+    };
+    state.credits_made = credits.frame();
+    state.credits_tag = Credits::tag(record.as_deref());
     Ok(())
 }
 
