@@ -77,7 +77,7 @@ impl Course {
         }
         let up_ms = passed.unwrap_or(now.since_boot_ms);
         let counted_ms = from.engine_ms.saturating_add(up_ms);
-        let base = corrected(from);
+        let (base, jumps_ms) = corrected(from);
         let most_ms = from.engine_ms.saturating_add(LIFETIME_MAX_MS);
         let engine_ms = base.read(now.wall_ms).max(counted_ms).min(most_ms);
         let boot = BootStart {
@@ -85,7 +85,7 @@ impl Course {
             first_tick: Tick::from_ms(engine_ms).max(Tick::from_ms(from.engine_ms).plus(1)),
             engine_ms,
             wall_ms: now.wall_ms,
-            jump_ms: engine_ms.saturating_sub(counted_ms),
+            jump_ms: jumps_ms.saturating_add(engine_ms.saturating_sub(counted_ms)),
         };
         (engine_ms, Self { provisional: true, boot, base })
     }
@@ -129,12 +129,20 @@ impl Course {
     }
 }
 
-/// The base to read the wall clock by after this checkpoint. A provisional boot may have set engine time forward by a
-/// wall clock that was ahead and was set back before the checkpoint: then engine time stays ahead by so much, and the
-/// base has to be ahead with it, or as much of the time that the machine was off next would not count.
-fn corrected(from: &Checkpoint) -> Anchor {
-    let ahead_ms = from.engine_ms.saturating_sub(from.base.read(from.wall_ms)).min(from.boot.jump_ms);
-    Anchor { engine_ms: from.base.engine_ms.saturating_add(ahead_ms), ..from.base }
+/// The base to read the wall clock by after this checkpoint, and how much of engine time is only there because wall
+/// clocks said so since. If such a clock was ahead and was set back before the checkpoint, engine time stays ahead by so
+/// much; the base has to be ahead with it, or as much of the time that the machine is off next would not count.
+fn corrected(from: &Checkpoint) -> (Anchor, u64) {
+    if !from.provisional {
+        return (from.base, 0);
+    }
+    // A wall clock before the base's is certainly not right.
+    let ahead_ms = match from.wall_ms >= from.base.wall_ms {
+        true => from.engine_ms.saturating_sub(from.base.read(from.wall_ms)).min(from.boot.jump_ms),
+        false => 0,
+    };
+    let base = Anchor { engine_ms: from.base.engine_ms.saturating_add(ahead_ms), ..from.base };
+    (base, from.boot.jump_ms - ahead_ms)
 }
 
 impl Anchor {
@@ -323,6 +331,33 @@ mod tests {
         again.save();
         again.boot(10, BEGIN);
         assert_eq!(again.set(BEGIN + 200 + 3 * DAY), Some(u32::try_from(2 * DAY - 10).unwrap()));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_until_the_power_failed_takes_nothing_once_the_next_boot_was_right() {
+        let mut machine = Machine::new();
+        machine.boot(10, BEGIN + 50 * YEAR);
+        machine.save();
+        machine.boot(10, 0);
+        machine.save();
+        machine.boot(10, 0);
+        assert_eq!(machine.set(BEGIN + 500), None, "engine time is years ahead of it");
+        machine.save();
+        let before = machine.engine();
+        machine.boot(10, BEGIN + 500 + DAY);
+        assert_eq!(machine.engine() - before, DAY);
+    }
+
+    #[test]
+    fn right_clocks_in_a_row_count_each_time_off_once() {
+        let mut machine = Machine::new();
+        for days in 1..5 {
+            machine.boot(10, BEGIN + days * 3 * DAY);
+            assert_eq!(machine.engine(), days * 3 * DAY);
+            machine.save();
+            machine.boot(10, 0);
+            machine.save();
+        }
     }
 
     #[test]

@@ -270,7 +270,8 @@ pub(crate) struct BootStart {
     pub(crate) first_tick: Tick,
     pub(crate) engine_ms: u64,
     pub(crate) wall_ms: u64,
-    /// What engine time was set forward by because the wall clock said so, beyond the time that the machine was up.
+    /// What engine time was set forward by since the base because wall clocks said so, beyond the time that the machine
+    /// was up.
     pub(crate) jump_ms: u64,
 }
 

@@ -9,6 +9,8 @@
 )]
 
 mod api;
+#[cfg(feature = "sim")]
+mod clocks;
 #[cfg(feature = "cli")]
 mod demo;
 #[cfg(all(feature = "cli", unix))]
