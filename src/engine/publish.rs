@@ -115,7 +115,7 @@ impl Engine {
             cell.lock().kill(EndReason::Fault);
             self.wake_waiting(cell.row);
             let name = cell.lock().principal.clone();
-            self.note_session(cell.row, header, name.as_ref(), Happening::Ended(Why::Fault));
+            self.note_session(cell.row, &header, name.as_ref(), Happening::Ended(Why::Fault));
             self.queue.push_dead(cell.row, self.clock.now_ms());
             return None;
         };
@@ -123,7 +123,7 @@ impl Engine {
         self.arm(slot);
         let name = cell.lock().principal.clone();
         let reauthenticated = if let Rotate::Reauthenticated { method } = how { Some(method) } else { None };
-        self.note_session(cell.row, header, name.as_ref(), Happening::Rotated { reauthenticated });
+        self.note_session(cell.row, &header, name.as_ref(), Happening::Rotated { reauthenticated });
         drop(locked);
         self.wake_waiting(cell.row);
         Some((Arc::clone(cell), header.generation))

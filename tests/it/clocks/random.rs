@@ -140,7 +140,7 @@ impl Life {
     fn forget_uses(&mut self) {
         let now = self.machine.now;
         for entry in &mut self.known {
-            let sure = entry.uses.iter().rev().find(|&&used| used + LAG <= now).or(entry.uses.first());
+            let sure = entry.uses.iter().rev().find(|&&used| used + LAG <= now).or_else(|| entry.uses.first());
             entry.uses = vec![*sure.unwrap()];
         }
     }
