@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -229,9 +229,14 @@ impl<S: Read> Connection<S> {
     }
 
     fn chunks(&mut self) -> Result<Vec<u8>> {
+        // One that says something now and then would otherwise be read for ever.
+        let start = Instant::now();
         let mut body = Vec::new();
         while let Some(chunk) = self.chunk()? {
             body.extend(chunk);
+            if start.elapsed() > PATIENCE {
+                return Err(broken("an answer that does not end"));
+            }
         }
         Ok(body)
     }

@@ -84,13 +84,15 @@ impl Stream {
 
     /// Whether the connection ends within the stream.
     pub(super) fn is_cut_off(&mut self) -> bool {
-        loop {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
             match self.connection.chunk() {
                 Ok(Some(_)) => {}
                 Ok(None) => return false,
                 Err(_) => return true,
             }
         }
+        false
     }
 }
 
