@@ -33,8 +33,9 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Where nobody waits: some 30 ms of deleting, and about a megabyte where each run is far from the next.
-    const IDLE: Self = Self { rows: 32_768, runs: 128, names: 4096 };
+    /// Where nobody waits: some 100 ms of deleting, which whoever comes meanwhile waits for, and about a megabyte where each
+    /// run is far from the next. A commit costs some 50 KB by itself, so smaller ones would wear the disk.
+    const IDLE: Self = Self { rows: 131_072, runs: 128, names: 32_768 };
     /// Where somebody waits: a few at a time, so that there is an end to them under steady load.
     const URGENT: Self = Self { rows: 2048, runs: 16, names: 64 };
     /// Where somebody waits, and what is to be swept has not waited for long.
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn what_somebody_waits_for_takes_little_along_and_only_after_a_while() {
         let mut sweep = Sweep::default();
-        sweep.add((1..100_000).map(swept).collect(), Vec::new(), 0);
+        sweep.add((1..200_000).map(swept).collect(), Vec::new(), 0);
         let share = sweep.share(true, WRITE_BEHIND_MS - 1);
         assert_eq!(sweep.take_rows(share).len(), 0);
         let share = sweep.share(true, WRITE_BEHIND_MS);
