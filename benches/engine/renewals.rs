@@ -37,7 +37,9 @@ pub(crate) fn all(home: &Path, count: usize) {
     let commits = sessions.stats().commits - commits;
     report::note("written meanwhile", &format!("{:>11.3} B a request, {commits} commits", spent as f64 / requests));
 
-    // An interval later all of them are on disk.
+    // An interval later all of them are on disk. What the passes left is written first.
+    settle(&sessions, &clock);
+    pass(&tokens, &order, |token| sessions.load(token).unwrap().unwrap());
     let (written, before) = (report::written_bytes(), sessions.stats().commits);
     clock.advance(Duration::from_secs(100));
     let begun = Instant::now();

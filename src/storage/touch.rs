@@ -54,9 +54,9 @@ pub(crate) const fn oldest(tick: Tick, step: u8) -> Tick {
     Tick(tick.0.saturating_sub(255 * step as u32))
 }
 
-/// Bytes of a block, about: a little under the size of a page of the B-tree that is a power of two, so that little of it
-/// stays empty.
-const BLOCK_BYTES_MAX: usize = 64_000;
+/// Bytes that the entries of a block take at most: with what stands around them it fills a page of the B-tree, 4 KiB. Larger
+/// values get pages of a power of two, of which much stays empty.
+const BLOCK_BYTES_MAX: usize = 4000;
 
 /// Cuts entries, ascending by row, into parts that make blocks of a good size.
 pub(crate) fn parts(mut entries: &[(Row, Tick)]) -> impl Iterator<Item = &[(Row, Tick)]> {
