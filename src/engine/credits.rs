@@ -53,7 +53,7 @@ impl Ledger {
         self.credits.read().clone()
     }
 
-    /// Brings a header from disk, or one that waited for its commit, to the present frame.
+    /// Brings a header that waited for its commit to the present frame.
     pub(super) fn age(&self, row: Row, header: &mut Header) {
         self.credits.read().age(row, header);
     }

@@ -69,7 +69,7 @@ impl Engine {
             return Ok(Some(found));
         }
         let still_live = || self.index.find(fingerprint, row, |_, _| ()).is_some();
-        let Some((mut header, body)) = self.reader.session(row)? else {
+        let Some((header, body)) = self.reader.session(row)? else {
             // Ended meanwhile; or about to be, by a commit that takes effect before the writer's turn is over; or the
             // store lost a row that it should have.
             drop(self.writer.lock());
@@ -78,9 +78,9 @@ impl Engine {
         if header.fingerprint != fingerprint {
             return Ok(None);
         }
-        self.ledger.age(row, &mut header);
         let content = self.open_content(token, row, self.clipped(&header), &body)?;
         let cell = Arc::new(Cell::new(self, row, content));
+        // Aged only there, so that a credit that is made meanwhile is not missed.
         Ok(self.index.publish(fingerprint, cell, |cell| self.ledger.age_cell(cell)))
     }
 

@@ -166,6 +166,7 @@ fn what_a_credit_ends_is_collected_at_once_and_what_it_ages_in_time() {
     let (short, long) = (machine.sign_in("ada", 30 * DAY, 60 * DAY), machine.remembered());
     machine.stop_and_boot(40 * DAY, Shown::Zero);
     assert!(machine.lives(&short), "nobody knows better yet");
+    machine.run(60);
     assert_eq!(machine.sessions().stats().sessions, 2);
     machine.set_right();
     assert!(!machine.lives(&short) && machine.lives(&long));
