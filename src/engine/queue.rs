@@ -79,8 +79,8 @@ pub(crate) struct Swept {
 #[derive(Debug)]
 pub(crate) struct Flush {
     pub(crate) blocks: Vec<TouchBlock>,
-    /// The bucket of which they say everything, so that its blocks on disk can go.
-    pub(crate) replaces: Option<u32>,
+    /// They say it of everybody, so that the blocks on disk can go.
+    pub(crate) replaces_all: bool,
     /// From then on they do not wait for another commit to ride on, in engine milliseconds.
     pub(crate) due_ms: u64,
 }

@@ -129,6 +129,10 @@ impl Machine {
         if engine.live() == 0 {
             return None;
         }
+        let most = u64::from(engine.live()) * ENTRY_BYTES * GROWTH_MAX + SMALL;
+        if self.buckets.iter().map(|progress| progress.on_disk).sum::<u64>() > most {
+            self.say_anew(engine, now);
+        }
         let mut wake = None;
         for (number, idle) in engine.idle_in_use.each() {
             let Some(progress) = self.buckets.get_mut(number) else { continue };
@@ -140,6 +144,24 @@ impl Machine {
         }
         wake
     }
+
+    /// Says of every session when it was seen, instead of what is on disk. Of all buckets at once, because options that
+    /// have changed may have put a session into another one than its last-seen time lies in.
+    fn say_anew(&mut self, engine: &Engine, now: Tick) {
+        let next_row = engine.next_row.load(Ordering::SeqCst);
+        self.buckets.fill(Progress { gathered: now, next_row, on_disk: 0 });
+        let blocks = engine.touch_blocks();
+        for block in &blocks {
+            if let Some(progress) = self.buckets.get_mut(bucket(block.idle) as usize) {
+                progress.on_disk += bytes_of(block);
+            }
+        }
+        engine.queue.push_touches(Flush { blocks, replaces_all: true, due_ms: engine.clock.now_ms() });
+    }
+}
+
+fn bytes_of(block: &TouchBlock) -> u64 {
+    BLOCK_BYTES + block.entries.len() as u64 * ENTRY_BYTES
 }
 
 impl Progress {
@@ -148,21 +170,15 @@ impl Progress {
         // Read before the slots: what is made from now on is new to the next gathering too.
         self.next_row = engine.next_row.load(Ordering::SeqCst);
         self.gathered = now;
-        let mut seen = engine.index.renewed(bucket(idle), since);
+        let seen = engine.index.renewed(bucket(idle), since);
         if seen.is_empty() {
             return;
         }
-        let most = u64::from(engine.live()) * ENTRY_BYTES * GROWTH_MAX + SMALL;
-        let anew = self.on_disk > most;
-        if anew {
-            seen = all(&engine.index, bucket(idle));
-            self.on_disk = 0;
-        }
         let blocks = blocks(idle, engine.ledger.frame(), seen);
-        self.on_disk += blocks.iter().map(|block| BLOCK_BYTES + block.entries.len() as u64 * ENTRY_BYTES).sum::<u64>();
+        self.on_disk += blocks.iter().map(bytes_of).sum::<u64>();
         engine.queue.push_touches(Flush {
             blocks,
-            replaces: anew.then(|| bucket(idle)),
+            replaces_all: false,
             due_ms: u64::from(since.tick.plus(interval(idle)).0) * 1000,
         });
     }

@@ -16,7 +16,7 @@ use super::queue::{Answer, Failure, Pending, Queued, Swept};
 use super::sweep::Sweep;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::record::{Body, Header, PrincipalRef, Row};
-use crate::storage::{self, Batch, Put, Replaced};
+use crate::storage::{self, Batch, Put};
 
 /// The writer's state; its owner, a thread or whoever drives the engine by hand, holds it alone.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ impl Machine {
 
     /// Writes what is due. Returns when there will be something to do without a ring, in engine milliseconds.
     pub(crate) fn step(&mut self, engine: &Arc<Engine>, force: bool) -> Option<u64> {
+        self.storage.as_ref()?;
         engine.look_at_wall();
         let now_ms = engine.clock.now_ms();
         let sweep_ms = self.sweep.due_ms();
@@ -112,6 +113,8 @@ impl Machine {
     fn write_batch(&mut self, engine: &Arc<Engine>, pending: Pending) -> Result<(), Failure> {
         if let Err(error) = engine.health.check_writable() {
             let failure = Failure::from(&error);
+            // Nothing is deleted any more either; the next start finds what was to be swept.
+            self.sweep = Sweep::default();
             engine.decline(pending, &failure);
             return Err(failure);
         }
@@ -150,7 +153,7 @@ impl Machine {
         engine.refuse(engine.queue.shut());
         while engine.hand_on_events() {}
         let Some(mut storage) = self.storage.take() else { return Ok(()) };
-        let last = Batch { touches: engine.touch_blocks(), replaced_touches: Replaced::All, ..engine.empty_batch() };
+        let last = Batch { touches: engine.touch_blocks(), replace_touches: true, ..engine.empty_batch() };
         let touched = if engine.health.check_writable().is_ok() { storage.apply(&last) } else { Ok(()) };
         let closed = storage.close();
         touched.and(closed)
@@ -297,17 +300,15 @@ impl Engine {
     /// Takes last-seen times along. Where somebody waits, many of them wait for as long as they may.
     fn build_touches(&self, pending: &mut Pending, built: &mut Built) {
         let now_ms = self.clock.now_ms();
-        let mut replaced = Vec::new();
         for flush in pending.touches.drain(..) {
             let entries: usize = flush.blocks.iter().map(|block| block.entries.len()).sum();
             if pending.urgent && entries > TOUCHES_URGENT_MAX && now_ms < flush.due_ms {
                 self.queue.push_touches(flush);
                 continue;
             }
-            replaced.extend(flush.replaces);
+            built.batch.replace_touches |= flush.replaces_all;
             built.batch.touches.extend(flush.blocks);
         }
-        built.batch.replaced_touches = Replaced::Buckets(replaced);
     }
 
     /// The batch failed. Where its outcome is unknown, nothing of a group may go on; else all is as before it.

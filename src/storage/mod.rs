@@ -50,8 +50,8 @@ pub(crate) struct Batch {
     pub(crate) principals: Vec<(PrincipalRef, Option<Vec<u8>>)>,
     pub(crate) cutoffs: Vec<(PrincipalRef, Option<Cutoff>)>,
     pub(crate) touches: Vec<TouchBlock>,
-    /// What becomes of the touches on disk.
-    pub(crate) replaced_touches: Replaced,
+    /// The touches in this batch say everything that the ones on disk do.
+    pub(crate) replace_touches: bool,
     /// The engine's row counter when the batch was closed: above every row in it.
     pub(crate) next_row: u64,
     pub(crate) clock: Checkpoint,
@@ -70,23 +70,9 @@ impl Batch {
             && self.principals.is_empty()
             && self.cutoffs.is_empty()
             && self.touches.is_empty()
-            && self.replaced_touches == Replaced::default()
+            && !self.replace_touches
             && self.credits.is_none()
             && !self.clock_is_due
-    }
-}
-
-/// Touches on disk that the ones in a batch say again, or that nothing needs any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Replaced {
-    All,
-    /// Those of these buckets.
-    Buckets(Vec<u32>),
-}
-
-impl Default for Replaced {
-    fn default() -> Self {
-        Self::Buckets(Vec::new())
     }
 }
 

@@ -15,8 +15,6 @@
 //! | 14 | .. | entries: row as LEB128 difference to the one before, then age in steps, 1 byte |
 //! | end | 16 | tag over the key and all bytes before |
 
-use std::ops::RangeInclusive;
-
 use super::TouchBlock;
 use super::record::Row;
 use crate::seal::Tagger;
@@ -33,12 +31,6 @@ const TAG_BYTES: usize = 16;
 pub(crate) fn key(idle: u32, flush: u64) -> u64 {
     debug_assert!(flush < 1 << BUCKET_SHIFT, "flush number {flush} reaches into the bucket");
     u64::from(idle.max(1).ilog2()) << BUCKET_SHIFT | flush
-}
-
-/// The keys of a bucket.
-pub(crate) const fn keys(bucket: u32) -> RangeInclusive<u64> {
-    let first = (bucket as u64) << BUCKET_SHIFT;
-    first..=first | ((1 << BUCKET_SHIFT) - 1)
 }
 
 /// The bucket that a key belongs to.

@@ -14,7 +14,7 @@ use super::credit::Credits;
 use super::disk::Disk;
 use super::record::{Cutoff, State};
 use super::schema::{BODIES, CUTOFFS, META, META_CREDITS, META_STATE, PRINCIPALS, SESSIONS, TOUCHES};
-use super::{Batch, Database, Keys, Put, Replaced, closed, epoch, failed, touch};
+use super::{Batch, Database, Keys, Put, closed, epoch, failed, touch};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The one road to the disk.
@@ -244,17 +244,12 @@ fn put_cutoffs(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut 
 }
 
 fn put_touches(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut State, keys: &Keys) -> Filled {
-    if batch.touches.is_empty() && batch.replaced_touches == Replaced::default() {
+    if batch.touches.is_empty() && !batch.replace_touches {
         return Ok(());
     }
     let mut table = transaction.open_table(TOUCHES)?;
-    match &batch.replaced_touches {
-        Replaced::All => table.retain(|_, _| false)?,
-        Replaced::Buckets(buckets) => {
-            for &bucket in buckets {
-                table.retain_in(touch::keys(bucket), |_, _| false)?;
-            }
-        }
+    if batch.replace_touches {
+        table.retain(|_, _| false)?;
     }
     for block in &batch.touches {
         let key = touch::key(block.idle, state.next_flush);

@@ -223,3 +223,31 @@ fn closing_tells_what_it_could_not_write() {
     }
     assert!(failures > 5, "{failures} failures");
 }
+
+/// Rows that wait to be swept must not keep a writer busy that may write no more.
+#[test]
+fn a_sweep_ends_with_the_disk_and_with_the_store() {
+    for closes in [false, true] {
+        let directory = Directory::new(5);
+        let clock = dwell::ManualClock::new();
+        let second = std::time::Duration::from_secs(1);
+        let sessions = directory.open(&Options::new().clock(clock.clone()).manual_workers()).unwrap();
+        for n in 0..600 {
+            let idle = if n % 2 == 0 { 60 * second } else { 7000 * second };
+            let who = SignIn::new(format!("user {n}")).limits(idle, 40_000 * second);
+            sessions.start().sign_in(who).unwrap().blocking_wait().unwrap();
+        }
+        clock.advance(100 * second);
+        if closes {
+            sessions.run_pending();
+            sessions.clone().close().unwrap();
+        } else {
+            directory.fail_at(directory.operations(), u64::MAX, std::io::ErrorKind::Other);
+        }
+        for _ in 0..3 {
+            sessions.run_pending();
+            clock.advance(2 * second);
+        }
+        assert!(sessions.stats().trouble.is_some());
+    }
+}

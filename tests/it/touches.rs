@@ -247,3 +247,38 @@ fn use_while_a_rotation_is_under_way_gets_to_disk() {
     let session = sessions.load_without_touch(&token).unwrap().unwrap();
     assert_eq!(session.idle_left().unwrap().unwrap().as_secs(), 1800 - 90);
 }
+
+/// Options that have changed put a session into another bucket than its last-seen time on disk lies in.
+#[test]
+fn saying_everything_anew_leaves_nobody_out_whose_timeout_was_lowered() {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let bench = Bench::with(|options| options.idle_timeout(hours(2)).remembered(hours(2), hours(24)));
+    let sessions = bench.open();
+    let (_, other) = sign_in(&sessions, "other");
+    let remembered = |n| sessions.start().sign_in(SignIn::new(format!("user {n}")).remembered()).unwrap();
+    let busy: Vec<Token> = (0..3000).map(|n| remembered(n).blocking_wait().unwrap()).collect();
+    let round = |sessions: &dwell::Sessions| {
+        bench.advance(300);
+        busy.iter().for_each(|token| assert!(sessions.load(token).unwrap().is_some()));
+        sessions.run_pending();
+        bench.advance(95);
+        sessions.run_pending();
+    };
+    for _ in 0..7 {
+        round(&sessions);
+        assert!(sessions.load(&other).unwrap().is_some());
+    }
+    round(&sessions);
+    drop(bench.crash(sessions));
+    let options = bench.options.clone().idle_timeout(hours(1) / 2);
+    let sessions = bench.directory.open(&options).unwrap();
+    for _ in 0..3 {
+        round(&sessions);
+        if !lives(&sessions, &other) {
+            return;
+        }
+        let copy = bench.directory.copy();
+        copy.restore_power();
+        assert!(lives(&copy.open(&options).unwrap(), &other));
+    }
+}
