@@ -19,7 +19,7 @@ pub struct Request<'a> {
     pub(super) is_passive: bool,
     /// It opens a channel that writes: a web socket begins with a `GET`.
     pub(super) is_socket: bool,
-    /// It opens a channel that goes on answering.
+    /// It opens a channel that goes on answering, or asks for one.
     pub(super) is_stream: bool,
     pub(super) target: Option<&'a str>,
     pub(super) local: Option<SocketAddr>,
@@ -112,6 +112,14 @@ impl<'a> Request<'a> {
     /// The request does not count as use of the session: for polling that must not keep it alive.
     pub const fn passive(mut self) -> Self {
         self.is_passive = true;
+        self
+    }
+
+    /// What answers it goes on answering: who reads along has to come from a page of this site, as for a request that
+    /// changes something. A request that asks for `text/event-stream` is taken for one without this; say it where the
+    /// answer is a stream whatever the request asks for.
+    pub const fn stream(mut self) -> Self {
+        self.is_stream = true;
         self
     }
 

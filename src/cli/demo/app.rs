@@ -46,15 +46,17 @@ pub(super) fn router(site: Site, profile: Profile) -> Router {
         .route("/sessions", get(handlers::sessions))
         .route("/sessions/revoke", post(handlers::revoke))
         .route("/export", get(handlers::export))
-        .route("/live", get(handlers::live))
         // What has no route has no session either: 404 and 405 are the same for everybody.
-        .route_layer(layer);
+        .route_layer(layer.clone());
+    // A tab that is left open reads its stream for ever, and opens it again after each break.
+    let streams = Router::new().route("/live", get(handlers::live)).route_layer(layer.passive().streams());
     Router::new()
         .route("/healthz", get(handlers::healthz))
         .route(page::STYLE_PATH, get(|| async { asset("text/css; charset=utf-8", page::STYLE) }))
         .route(page::SCRIPT_PATH, get(|| async { asset("text/javascript; charset=utf-8", page::SCRIPT) }))
         .route(page::ICON_PATH, get(|| async { asset("image/svg+xml", page::ICON) }))
         .merge(with_session)
+        .merge(streams)
         .fallback(|| async { Refusal::new(404, "not_found", "there is nothing here") })
         .method_not_allowed_fallback(|| async { Refusal::new(405, "method", "this address takes another method") })
         .with_state(app)

@@ -19,6 +19,8 @@ pub(super) struct Current {
     pub(super) exchange: Exchange,
     /// The request does not count as use of the session.
     pub(super) is_passive: bool,
+    /// It was admitted as one that opens a stream.
+    pub(super) streams: bool,
     pub(super) sign_in_page: Option<Arc<str>>,
     pub(super) outer: Option<Arc<Self>>,
 }

@@ -42,6 +42,7 @@ pub struct SessionLayer {
     site: Site,
     sign_in_page: Option<Arc<str>>,
     is_passive: Option<fn(&HeaderMap) -> bool>,
+    streams: bool,
     form_bytes_max: usize,
 }
 
@@ -52,7 +53,7 @@ impl SessionLayer {
 
     /// A layer for this site.
     pub const fn new(site: Site) -> Self {
-        Self { site, sign_in_page: None, is_passive: None, form_bytes_max: Self::FORM_BYTES_MAX }
+        Self { site, sign_in_page: None, is_passive: None, streams: false, form_bytes_max: Self::FORM_BYTES_MAX }
     }
 
     /// For writing the program; see [`Site::development`].
@@ -115,6 +116,30 @@ impl SessionLayer {
         self
     }
 
+    /// The routes of this layer answer with streams: a request has to come from a page of this site, as one that changes
+    /// something. Requests that ask for `text/event-stream` are held to that in any layer; here, all are, because a page
+    /// of others may ask for anything. With [`passive`](Self::passive), opening one is no use of the session either, so
+    /// that a page which opens its stream again and again keeps nobody signed in. Inside another layer of the same store
+    /// it comes too late, as a passive one does.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use dwell::axum::{SessionLayer, SignedIn};
+    /// # async fn inbox(user: SignedIn) {}
+    /// # async fn news(user: SignedIn) {}
+    /// # let sessions = dwell::Options::new().in_memory()?;
+    /// let layer = SessionLayer::development(sessions);
+    /// let pages = Router::new().route("/inbox", get(inbox)).layer(layer.clone());
+    /// let streams = Router::new().route("/news", get(news)).layer(layer.streams().passive());
+    /// let app: Router = pages.merge(streams);
+    /// # let _ = app;
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub const fn streams(mut self) -> Self {
+        self.streams = true;
+        self
+    }
+
     /// Reads at most this much of a posted form for its token, instead of [`FORM_BYTES_MAX`](Self::FORM_BYTES_MAX); longer
     /// ones are answered 413.
     pub const fn form_bytes_max(mut self, bytes: usize) -> Self {
@@ -134,6 +159,7 @@ impl SessionLayer {
 
     async fn begin(&self, parts: &mut Parts, body: Body, is_passive: bool) -> Result<(Exchange, Body), Response> {
         let facts = if is_passive { facts(parts).passive() } else { facts(parts) };
+        let facts = if self.streams { facts.stream() } else { facts };
         let admitted = self.site.admit(&facts).map_err(IntoResponse::into_response)?;
         let exchange = open(admitted).await.map_err(IntoResponse::into_response)?;
         if exchange.wants_form_token() && is_form(&parts.headers) {
@@ -152,6 +178,9 @@ impl SessionLayer {
         let reason = match self.same_store(outer) {
             Some(same) if is_passive && !same.is_passive => {
                 "a passive layer inside another of the same store comes too late; put the polled routes beside the others"
+            }
+            Some(same) if self.streams && !same.streams => {
+                "a layer for streams inside another of the same store comes too late; put its routes beside the others"
             }
             Some(_) => return None,
             None if outer.around().any(|current| current.exchange.site().cookie_name() == self.site.cookie_name()) => {
@@ -329,6 +358,7 @@ where
             parts.extensions.insert(Current {
                 exchange: exchange.clone(),
                 is_passive,
+                streams: layer.streams,
                 sign_in_page: layer.sign_in_page,
                 outer: outer.map(Arc::new),
             });

@@ -80,6 +80,32 @@ async fn polling_a_passive_route_keeps_no_session_alive_and_other_routes_do() {
 }
 
 #[tokio::test]
+async fn pages_of_others_open_no_stream_whatever_they_say_they_accept() {
+    let (_, site, cookie) = timed();
+    let layer = SessionLayer::new(site);
+    let who = || get(|user: dwell::axum::SignedIn| async move { user.principal().to_owned() });
+    let page = Router::new().route("/page", who()).layer(layer.clone());
+    let app = page.merge(Router::new().route("/news", who()).layer(layer.clone().streams()));
+    let status = async |app: &Router, path, more: &[(&str, &str)]| {
+        let lines: Vec<_> = [("Cookie", &*cookie)].into_iter().chain(more.iter().copied()).collect();
+        send(app, http("GET", path, &lines)).await.status().as_u16()
+    };
+    for foreign in [("Origin", "http://evil.example"), ("Origin", "null"), ("Sec-Fetch-Site", "same-site")] {
+        assert_eq!(status(&app, "/page", &[foreign]).await, 200, "a page may be linked to");
+        assert_eq!(status(&app, "/page", &[foreign, ("Accept", "text/event-stream")]).await, 403);
+        for accept in ["text/event-stream", "*/*", "text/html", ""] {
+            assert_eq!(status(&app, "/news", &[foreign, ("Accept", accept)]).await, 403, "{foreign:?} {accept}");
+        }
+        assert_eq!(status(&app, "/news", &[foreign]).await, 403);
+    }
+    assert_eq!(status(&app, "/news", &[("Accept", "*/*")]).await, 200, "what says nothing is no page of others");
+    let late = Router::new().route("/news", who()).layer(layer.clone().streams()).layer(layer);
+    let answer = send(&late, http("GET", "/news", &[("Cookie", &cookie), ("Origin", "http://evil.example")])).await;
+    assert_eq!(answer.status(), 500);
+    assert!(text(answer).await.contains("comes too late"));
+}
+
+#[tokio::test]
 async fn of_nested_layers_the_outer_says_what_counts_and_a_passive_one_is_not_quietly_ignored() {
     let (clock, site, cookie) = timed();
     let layer = SessionLayer::new(site.clone());
