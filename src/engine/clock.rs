@@ -117,6 +117,11 @@ impl EngineClock {
         self.is_provisional().then(|| self.now_ms().saturating_add(LOOK_MS))
     }
 
+    /// The tick in which this boot began.
+    pub(super) fn boot_tick(&self) -> Tick {
+        self.course.lock().first_tick()
+    }
+
     fn is_provisional(&self) -> bool {
         self.course.lock().is_provisional()
     }

@@ -111,6 +111,11 @@ impl Course {
         (seconds > 0).then(|| Credit::new(self.boot.first_row, self.boot.first_tick, seconds))
     }
 
+    /// What happened before this tick happened before this boot.
+    pub(crate) const fn first_tick(&self) -> Tick {
+        self.boot.first_tick
+    }
+
     pub(crate) const fn is_provisional(&self) -> bool {
         self.provisional
     }

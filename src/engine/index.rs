@@ -13,8 +13,8 @@ use parking_lot::RwLock;
 
 use super::cell::Cell;
 use super::slab::Slab;
-use super::slot::{NewSlot, Profiles, Slot, SlotId};
-use super::touches::{self, Since};
+use super::slot::{NewSlot, ProfileId, Profiles, Slot, SlotId};
+use super::touches::{self, BUCKETS};
 use crate::seal::Fingerprint;
 use crate::storage::credit::{Credit, Credits};
 use crate::storage::record::Row;
@@ -45,9 +45,13 @@ struct Shard {
     /// Place and cell of each session in use, hashed by its fingerprint too: what is in use is found with one probe.
     cells: HashTable<(u32, Arc<Cell>)>,
     cell_bytes: usize,
-    /// The buckets of idle timeouts of which a session was renewed since they were gathered: see [`Index::renewed`].
-    renewed: AtomicU32,
+    /// For each bucket of idle timeouts, the earliest time that a renewal stored since they were gathered, or
+    /// [`NONE_RENEWED`]. A request that was held up may store a time from before the gathering.
+    renewed_from: [AtomicU32; BUCKETS],
 }
+
+/// Later than all times.
+const NONE_RENEWED: u32 = u32::MAX;
 
 /// What a probe finds.
 #[derive(Debug)]
@@ -76,7 +80,7 @@ impl Index {
             table: HashTable::new(),
             cells: HashTable::new(),
             cell_bytes: 0,
-            renewed: AtomicU32::new(0),
+            renewed_from: std::array::from_fn(|_| AtomicU32::new(NONE_RENEWED)),
         };
         Self {
             shards: (0..SHARDS).map(|_| Padded(RwLock::new(shard()))).collect(),
@@ -119,27 +123,36 @@ impl Index {
         live.is_some()
     }
 
-    /// Sessions with a row on disk and an idle timeout of this bucket that were seen since, as far as their rows do not
-    /// say so, and when.
-    pub(crate) fn renewed(&self, bucket: u32, since: Since) -> Vec<(Row, Tick)> {
+    /// Sessions with a row on disk and an idle timeout of this bucket that were renewed since the last call, and when they
+    /// were seen; and some that were renewed shortly before it. Rows from `new` on were made since: their headers may say
+    /// already when they were seen.
+    pub(crate) fn renewed(&self, bucket: usize, new: Row) -> Vec<(Row, Tick)> {
         let mut seen = Vec::new();
         for shard in &self.shards {
-            if shard.0.read().renewed.load(Ordering::Relaxed) & 1 << bucket == 0 {
+            if shard.0.read().renewed_from(bucket).is_none() {
                 continue;
             }
-            // Alone, so that a renewal under way is either found below or sets the bit again.
-            *shard.0.write().renewed.get_mut() &= !(1 << bucket);
+            // Alone, so that a renewal under way is either found below or noted again.
+            let Some(from) = shard.0.write().take_renewed_from(bucket) else { continue };
             shard.for_each(&mut |shard, slot| {
                 let (row, last_seen) = (slot.row(), slot.last_seen());
                 let wanted = row.0 < Row::MEMORY
-                    && last_seen >= since.tick
+                    && last_seen >= from
                     && touches::bucket(self.profiles.idle(slot.profile())) == bucket;
-                if wanted && !(row >= since.row && shard.says(slot, last_seen)) {
+                if wanted && !(row >= new && shard.says(slot, last_seen)) {
                     seen.push((row, last_seen));
                 }
             });
         }
         seen
+    }
+
+    /// Notes a session as renewed that was filed again with a time that is not in its row.
+    pub(crate) fn note_renewed(&self, id: SlotId) {
+        let shard = self.shard(id.0).read();
+        if let Some(slot) = shard.slots.get(id.0 >> 8) {
+            shard.note_renewed(slot.profile(), slot.last_seen(), &self.profiles);
+        }
     }
 
     /// Files a session, with its cell if it is in use, unless another has its fingerprint.
@@ -155,8 +168,6 @@ impl Index {
         }
         let Shard { slots, table, .. } = &mut *shard;
         table.insert_unique(session.fingerprint.hash(), place, |&place| hash_of(slots, place));
-        // A rotation files a session again that may have been renewed.
-        *shard.renewed.get_mut() |= 1 << touches::bucket(self.profiles.idle(session.profile));
         if let Some(cell) = cell {
             shard.insert_cell(session.fingerprint, place, cell, self.cell_bytes_max);
         }
@@ -345,11 +356,26 @@ impl Shard {
     /// Marks a session as seen now, and the shard as having one.
     fn touch(&self, slot: &Slot, now: Tick, profiles: &Profiles) {
         if slot.touch(now) {
-            let bit = 1 << touches::bucket(profiles.idle(slot.profile()));
-            if self.renewed.load(Ordering::Relaxed) & bit == 0 {
-                self.renewed.fetch_or(bit, Ordering::Relaxed);
-            }
+            self.note_renewed(slot.profile(), now, profiles);
         }
+    }
+
+    fn note_renewed(&self, profile: ProfileId, seen: Tick, profiles: &Profiles) {
+        if let Some(from) = self.renewed_from.get(touches::bucket(profiles.idle(profile)))
+            && seen.0 < from.load(Ordering::Relaxed)
+        {
+            from.fetch_min(seen.0, Ordering::Relaxed);
+        }
+    }
+
+    fn renewed_from(&self, bucket: usize) -> Option<Tick> {
+        let from = self.renewed_from.get(bucket)?.load(Ordering::Relaxed);
+        (from != NONE_RENEWED).then_some(Tick(from))
+    }
+
+    fn take_renewed_from(&mut self, bucket: usize) -> Option<Tick> {
+        let from = std::mem::replace(self.renewed_from.get_mut(bucket)?.get_mut(), NONE_RENEWED);
+        (from != NONE_RENEWED).then_some(Tick(from))
     }
 
     /// Whether the header of a session in use says that it was seen then.

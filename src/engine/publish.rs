@@ -119,6 +119,9 @@ impl Engine {
             self.queue.push_dead(cell.row, self.clock.now_ms());
             return None;
         };
+        if last_seen > header.last_seen {
+            self.index.note_renewed(slot);
+        }
         locked.replace(&self.index, &removed, slot);
         self.arm(slot);
         let name = cell.lock().principal.clone();
@@ -179,7 +182,10 @@ impl Engine {
         };
         let filed = self.index.insert(&session, cell);
         if filed.is_some() {
-            self.idle_in_use.note(profiles.idle(profile));
+            if self.idle_in_use.note(profiles.idle(profile)) {
+                // The reaper may sleep for longer than its last-seen time may wait.
+                self.reaper_bell.ring();
+            }
             self.count_filed();
         }
         filed

@@ -120,7 +120,8 @@ impl Answers {
                 Answer::Group(promise, result) => promise.keep(result),
                 Answer::Wake(waker) => waker.wake(),
             }));
-            drop(told);
+            // Nor is the destructor of what it panicked with.
+            std::mem::forget(told);
         }
     }
 }

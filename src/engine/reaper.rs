@@ -456,9 +456,16 @@ mod tests {
         let rung = |world: &World| world.engine.reaper_bell.take_ring();
         let sleep_until = |world: &World, tick: u32| world.engine.reaper_wake.store(tick, Ordering::SeqCst);
         let now = world.now();
+        world.file(7200, 7200, 0);
+        world.engine.reap();
+        rung(&world);
         sleep_until(&world, now + 3600);
         world.file(7200, 7200, 0);
         assert!(!rung(&world), "nothing to do before it wakes by itself");
+        world.file(4000, 4000, 0);
+        assert!(rung(&world), "it ends later, but its renewals may not wait for so long");
+        world.file(4000, 4000, 0);
+        assert!(!rung(&world), "which the reaper knows by now");
         world.file(1, 1, 0);
         assert!(rung(&world), "due in a second");
         // The machine slept, and the reaper's wait has not counted it.

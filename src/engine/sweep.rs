@@ -36,7 +36,7 @@ impl Share {
     /// Where nobody waits: some 100 ms of deleting, which whoever comes meanwhile waits for, and about a megabyte where each
     /// run is far from the next. A commit costs some 50 KB by itself, so smaller ones would wear the disk.
     const IDLE: Self = Self { rows: 131_072, runs: 128, names: 32_768 };
-    /// Where somebody waits: a few at a time, so that there is an end to them under steady load.
+    /// Where somebody waits: a few at a time, or as many as are written, so that there is an end to them under steady load.
     const URGENT: Self = Self { rows: 2048, runs: 16, names: 64 };
     /// Where somebody waits, and what is to be swept has not waited for long.
     const NOTHING: Self = Self { rows: 0, runs: 0, names: 64 };
@@ -66,11 +66,14 @@ impl Sweep {
         self.since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS))
     }
 
-    /// How much of it goes into a batch that somebody waits for, or that nobody does.
-    pub(super) fn share(&self, urgent: bool, now_ms: u64) -> Share {
+    /// How much of it goes into a batch that nobody waits for, or that somebody does and that writes `puts` rows.
+    pub(super) fn share(&self, urgent: bool, puts: usize, now_ms: u64) -> Share {
+        let least = Share::URGENT;
         match urgent {
             false => Share::IDLE,
-            true if self.due_ms().is_some_and(|due| due <= now_ms) => Share::URGENT,
+            true if self.due_ms().is_some_and(|due| due <= now_ms) => {
+                Share { runs: least.runs.max(puts), names: least.names.max(puts), ..least }
+            }
             true => Share::NOTHING,
         }
     }
@@ -150,11 +153,11 @@ mod tests {
     fn what_somebody_waits_for_takes_little_along_and_only_after_a_while() {
         let mut sweep = Sweep::default();
         sweep.add((1..200_000).map(swept).collect(), Vec::new(), 0);
-        let share = sweep.share(true, WRITE_BEHIND_MS - 1);
+        let share = sweep.share(true, 1, WRITE_BEHIND_MS - 1);
         assert_eq!(sweep.take_rows(share).len(), 0);
-        let share = sweep.share(true, WRITE_BEHIND_MS);
+        let share = sweep.share(true, 1, WRITE_BEHIND_MS);
         assert_eq!(sweep.take_rows(share).len(), Share::URGENT.rows);
-        let share = sweep.share(false, WRITE_BEHIND_MS);
+        let share = sweep.share(false, 1, WRITE_BEHIND_MS);
         assert_eq!(sweep.take_rows(share).len(), Share::IDLE.rows);
     }
 
@@ -164,6 +167,10 @@ mod tests {
         sweep.add((0..1000).map(|run| run * 100).flat_map(|row| [row, row + 1]).map(swept).collect(), Vec::new(), 0);
         assert_eq!(sweep.take_rows(Share::IDLE).len(), 2 * Share::IDLE.runs);
         assert_eq!(sweep.take_rows(Share::IDLE).first().map(|swept| swept.row.0), Some(12_800));
+        for (puts, runs) in [(0, 16), (16, 16), (60, 60)] {
+            let share = sweep.share(true, puts, WRITE_BEHIND_MS);
+            assert_eq!(sweep.take_rows(share).len(), 2 * runs, "no fewer than come in while each write ends a session");
+        }
     }
 
     proptest! {

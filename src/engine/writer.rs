@@ -61,7 +61,6 @@ impl Machine {
 
     /// Writes what is due. Returns when there will be something to do without a ring, in engine milliseconds.
     pub(crate) fn step(&mut self, engine: &Arc<Engine>, force: bool) -> Option<u64> {
-        self.storage.as_ref()?;
         engine.look_at_wall();
         let now_ms = engine.clock.now_ms();
         let sweep_ms = self.sweep.due_ms();
@@ -281,7 +280,7 @@ impl Engine {
         let now_ms = self.clock.now_ms();
         let (swept, emptied) = (std::mem::take(&mut pending.swept), std::mem::take(&mut pending.emptied));
         sweep.add(swept, emptied, pending.swept_since_ms.unwrap_or(now_ms));
-        let share = sweep.share(pending.urgent, now_ms);
+        let share = sweep.share(pending.urgent, built.batch.puts.len(), now_ms);
         built.swept = sweep.take_rows(share);
         built.batch.deletes.extend(built.swept.iter().map(|swept| swept.row));
         for principal in sweep.take_names(share) {
