@@ -16,6 +16,7 @@ use crate::session::Session;
 use crate::sign_in::{Class, SessionInfo, Stats, check_principal, decode_facts};
 use crate::storage::directory::{self, DirectoryLock};
 use crate::storage::disk::{Disk, SimDisk};
+use crate::storage::port;
 use crate::time::Tick;
 use crate::token::{OsEntropy, SessionId, Token};
 
@@ -54,6 +55,7 @@ pub(crate) enum InMemory {
 
 struct Handle {
     engine: Arc<Engine>,
+    disk: Arc<dyn Disk>,
     found: Found,
     /// Let go of after the engine was closed.
     _lock: Option<DirectoryLock>,
@@ -358,6 +360,18 @@ impl Sessions {
     }
 }
 
+impl Sessions {
+    /// The port that a web server on these sessions listened on last.
+    pub(crate) fn last_port(&self) -> Option<u16> {
+        port::read(self.0.disk.as_ref())
+    }
+
+    /// Remembers it if possible.
+    pub(crate) fn remember_port(&self, port: u16) {
+        port::write(self.0.disk.as_ref(), port);
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         // There is nobody left to tell; `close` is for whoever wants to know.
@@ -382,7 +396,7 @@ impl Options {
         let (disk, lock) = directory::open(path.as_ref(), self.wait_for_lock)?;
         let disk: Arc<dyn Disk> = disk;
         let (engine, found) = Engine::open(&disk, settings, Arc::new(OsEntropy))?;
-        Ok(Sessions(Arc::new(Handle { engine, found, _lock: Some(lock) })))
+        Ok(Sessions(Arc::new(Handle { engine, disk, found, _lock: Some(lock) })))
     }
 
     /// Opens a store that lives in memory and ends with the last handle: for tests, and for applications that want
@@ -393,7 +407,7 @@ impl Options {
     pub fn in_memory(&self) -> Result<Sessions> {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::memory());
         let (engine, found) = Engine::open(&disk, self.check()?, Arc::new(OsEntropy))?;
-        Ok(Sessions(Arc::new(Handle { engine, found, _lock: None })))
+        Ok(Sessions(Arc::new(Handle { engine, disk, found, _lock: None })))
     }
 
     #[cfg(feature = "sim")]
@@ -401,6 +415,6 @@ impl Options {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let entropy = Arc::new(crate::token::SeededEntropy::new(seed));
         let (engine, found) = Engine::open(&disk, self.check()?, entropy)?;
-        Ok(Sessions(Arc::new(Handle { engine, found, _lock: None })))
+        Ok(Sessions(Arc::new(Handle { engine, disk, found, _lock: None })))
     }
 }

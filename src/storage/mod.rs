@@ -20,6 +20,7 @@ pub(crate) mod disk;
 mod epoch;
 mod keys;
 mod open;
+pub(crate) mod port;
 mod reader;
 pub(crate) mod record;
 mod schema;

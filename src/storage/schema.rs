@@ -45,3 +45,5 @@ pub(crate) const STORE_FILE_NEW: &str = "store.redb.new";
 pub(crate) const KEY_FILE: &str = "server.key";
 /// The highest epoch that was acknowledged.
 pub(crate) const EPOCH_FILE: &str = "epoch";
+/// The port that was listened on last, in decimal. Nothing depends on it.
+pub(crate) const PORT_FILE: &str = "port";

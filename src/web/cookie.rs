@@ -15,6 +15,8 @@ pub(super) enum SameSite {
     Lax,
     /// Never.
     Strict,
+    /// Always: for pages that are embedded in those of other sites.
+    None,
 }
 
 /// Everything about the cookie but its value.
@@ -23,6 +25,10 @@ pub(super) struct CookieRules {
     pub(super) name: String,
     pub(super) secure: bool,
     pub(super) same_site: SameSite,
+    /// Shared with all hosts of this domain.
+    pub(super) domain: Option<String>,
+    /// Another cookie for each site that embeds this one.
+    pub(super) partitioned: bool,
 }
 
 /// The longest that browsers keep a cookie: 400 days (RFC 6265bis, 5.5).
@@ -49,11 +55,45 @@ impl CookieRules {
         let same_site = match self.same_site {
             SameSite::Lax => "Lax",
             SameSite::Strict => "Strict",
+            SameSite::None => "None",
         };
+        let domain = self.domain.as_ref().map(|domain| format!("; Domain={domain}")).unwrap_or_default();
         let secure = if self.secure { "; Secure" } else { "" };
-        format!("{}={value}; Path=/{secure}; HttpOnly; SameSite={same_site}", self.name)
+        let partitioned = if self.partitioned { "; Partitioned" } else { "" };
+        format!("{}={value}; Path=/{domain}{secure}; HttpOnly; SameSite={same_site}{partitioned}", self.name)
+    }
+
+    /// Why browsers would not keep a cookie of this name and these attributes, if they would not. They take the prefix in
+    /// any case of letters (RFC 6265bis, 5.7, steps 20 and 21), and say nothing when they drop a cookie.
+    pub(super) fn flaw(&self) -> Option<&'static str> {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.bytes().all(is_token) {
+            return Some("a cookie's name is 1 to 128 letters, digits and signs, without spaces, `=` and `;`");
+        }
+        let lower = self.name.to_ascii_lowercase();
+        let prefix = PREFIXES.iter().find(|prefix| lower.starts_with(&prefix.to_ascii_lowercase()));
+        match prefix {
+            Some(prefix) if !self.name.starts_with(prefix) => Some("a cookie's prefix is spelled as in `__Host-`"),
+            Some(_) if !self.secure => {
+                Some("browsers keep a cookie with a `__` prefix only on HTTPS; use `Site::https`")
+            }
+            Some(_) if lower.starts_with("__host-") && self.domain.is_some() => {
+                Some("browsers keep a `__Host-` cookie only without a domain; a shared one begins with `__Secure-`")
+            }
+            None if self.secure => Some(
+                "on HTTPS the cookie's name begins with `__Host-`, or `__Secure-` if it is shared, so that no other host and no plain connection can set it",
+            ),
+            _ if self.partitioned && !self.secure => Some("browsers keep a partitioned cookie only on HTTPS"),
+            _ => None,
+        }
     }
 }
+
+/// Longest first, where one begins with another.
+const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Secure-", "__Http-"];
+
+/// Far less than what browsers take, 4,096 bytes with the value (RFC 6265bis, 5.6).
+const NAME_BYTES_MAX: usize = 128;
 
 /// The values of the cookies of this name in a request's `Cookie` lines, in their order, which means nothing.
 pub(super) fn values<'a>(lines: impl IntoIterator<Item = &'a [u8]>, name: &str) -> impl Iterator<Item = &'a [u8]> {
@@ -122,11 +162,47 @@ mod tests {
     }
 
     #[test]
+    fn what_browsers_would_drop_is_a_flaw() {
+        let rules = |name: &str, secure, domain: Option<&str>, partitioned| CookieRules {
+            name: name.into(),
+            secure,
+            same_site: SameSite::Lax,
+            domain: domain.map(Into::into),
+            partitioned,
+        };
+        for name in ["__Host-id", "__Host-Http-id", "__Secure-id", "__Http-id"] {
+            assert_eq!(rules(name, true, None, true).flaw(), None, "{name}");
+            assert!(rules(name, false, None, false).flaw().is_some(), "{name} on plain HTTP");
+            assert!(rules(&name.to_ascii_uppercase(), true, None, false).flaw().is_some(), "{name} in capitals");
+            let shared = rules(name, true, Some("app.example"), false).flaw();
+            assert_eq!(shared.is_some(), name.starts_with("__Host-"), "{name} shared");
+        }
+        assert_eq!(rules("id-1", false, None, false).flaw(), None);
+        assert!(rules("id", true, None, false).flaw().is_some(), "no prefix");
+        assert!(rules("id-1", false, None, true).flaw().is_some(), "partitioned on plain HTTP");
+        for bad in ["", "a b", "a=b", "a;b", "é", "a\tb", &"a".repeat(129)] {
+            assert!(rules(bad, false, None, false).flaw().is_some(), "{bad}");
+        }
+    }
+
+    #[test]
     fn attributes_are_complete_and_the_same_for_removal() {
-        let https = CookieRules { name: "__Host-Http-id".into(), secure: true, same_site: SameSite::Lax };
+        let https = CookieRules {
+            name: "__Host-Http-id".into(),
+            secure: true,
+            same_site: SameSite::Lax,
+            domain: None,
+            partitioned: false,
+        };
         assert_eq!(https.set("T", None), "__Host-Http-id=T; Path=/; Secure; HttpOnly; SameSite=Lax");
         assert_eq!(https.removal(), "__Host-Http-id=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
-        let lan = CookieRules { name: "id-1".into(), secure: false, same_site: SameSite::Strict };
+        let shared = CookieRules { name: "__Secure-id".into(), domain: Some("app.example".into()), ..https.clone() };
+        let expected = "__Secure-id=; Path=/; Domain=app.example; Secure; HttpOnly; SameSite=Lax; Max-Age=0";
+        assert_eq!(shared.removal(), expected);
+        let embedded = CookieRules { same_site: SameSite::None, partitioned: true, ..https.clone() };
+        let expected = "__Host-Http-id=T; Path=/; Secure; HttpOnly; SameSite=None; Partitioned";
+        assert_eq!(embedded.set("T", None), expected);
+        let lan = CookieRules { name: "id-1".into(), secure: false, same_site: SameSite::Strict, ..https };
         assert_eq!(
             lan.set("T", Some(Duration::from_secs(60))),
             "id-1=T; Path=/; HttpOnly; SameSite=Strict; Max-Age=60"

@@ -1,9 +1,8 @@
 //! Exchanges: one request and its session, from the cookie that came to the cookie that goes.
 //!
-//! What lives here: [`Admitted`] (a request that may go on), [`Exchange`] (its session, its token, what to answer).
-//! It knows sessions and the pure parts beside it. Invariants: two live sessions in one request are none; a signed-in
-//! session without its companion is no session to look at and no session to write to; a session that ended meanwhile
-//! sets no cookie; a token counts for the session, or the want of one, that the request really has.
+//! What lives here: [`Exchange`] (a request's session, its token, what to answer). It knows sessions and the pure parts
+//! beside it. Invariants: a session that ended meanwhile sets no cookie; a token counts for the session, or the want of
+//! one, that the request really has.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,175 +11,17 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::csrf;
+use super::admitted::{Admitted, Found, Shown};
+use super::csrf::{self, Scope};
 use super::refusal::Refusal;
 use super::site::Site;
 use crate::engine::Receipt;
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{Caller, Session, Visit};
-use crate::sessions::InMemory;
+use crate::session::{Session, Visit};
 use crate::sign_in::Class;
-use crate::token::Token;
 
-/// What the cookies of our name hold.
-#[derive(Debug, Default)]
-pub(super) struct Candidates {
-    /// Whether there is a cookie of our name at all, whatever is in it.
-    pub(super) cookie_sent: bool,
-    tokens: Vec<Token>,
-    too_many: bool,
-}
-
-/// The most different tokens that one request's cookies may hold: each is looked up.
-const CANDIDATES_MAX: usize = 4;
-
-impl Candidates {
-    pub(super) fn add(&mut self, value: &[u8]) {
-        self.cookie_sent = true;
-        let Some(token) = std::str::from_utf8(value).ok().and_then(Token::parse) else { return };
-        if self.tokens.iter().any(|known| known.is_same(&token)) {
-            return;
-        }
-        self.too_many |= self.tokens.len() == CANDIDATES_MAX;
-        if !self.too_many {
-            self.tokens.push(token);
-        }
-    }
-}
-
-/// A secret that a request shows.
-pub(super) enum Shown {
-    Nothing,
-    Bad,
-    Text(Box<str>),
-}
-
-/// A request that names a host of ours and comes from a page of ours; its session is not looked up yet.
-#[must_use]
-pub struct Admitted {
-    pub(super) site: Site,
-    pub(super) candidates: Candidates,
-    pub(super) is_safe: bool,
-    pub(super) is_passive: bool,
-    pub(super) token: Shown,
-    pub(super) companion: Shown,
-    pub(super) caller: Caller,
-}
-
-/// What became of looking for a session in memory.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "there is no third case")]
-pub enum Opened {
-    /// There it is, or there is none.
-    Ready(Exchange),
-    /// Its data has to be read from disk: [`Admitted::open`] does, and blocks.
-    OnDisk(Box<Admitted>),
-}
-
-/// Whose request it is.
-enum Found {
-    Nobody,
-    Session(Session),
-    /// A session whose companion secret the request does not have.
-    Locked,
-}
-
-impl Admitted {
-    /// Finds the session if it is in memory. Never blocks.
-    ///
-    /// # Errors
-    /// [`Closed`](ErrorKind::Closed).
-    pub fn open_in_memory(self) -> Result<Opened> {
-        let sessions = self.site.sessions().clone();
-        let mut on_disk = false;
-        let found = self.find(|token, touch| {
-            // With another token's session still to be read, it is not known yet whose request it is.
-            if touch && on_disk {
-                return Ok(None);
-            }
-            Ok(match sessions.load_in_memory(token, touch)? {
-                InMemory::Absent => None,
-                InMemory::Here(session) => Some(session),
-                InMemory::OnDisk => {
-                    on_disk = true;
-                    None
-                }
-            })
-        })?;
-        Ok(if on_disk { Opened::OnDisk(Box::new(self)) } else { Opened::Ready(Exchange::new(self, found)) })
-    }
-
-    /// Finds the session, on disk if need be, which blocks.
-    ///
-    /// # Errors
-    /// As [`Sessions::load`](crate::Sessions::load): a fault is never passed off as "no session".
-    pub fn open(self) -> Result<Exchange> {
-        let sessions = self.site.sessions().clone();
-        let found = self.find(|token, touch| sessions.load_with(token, touch))?;
-        Ok(Exchange::new(self, found))
-    }
-
-    fn find(&self, mut load: impl FnMut(&Token, bool) -> Result<Option<Session>>) -> Result<Found> {
-        let touch = !self.is_passive;
-        let guarded = self.site.get().companion;
-        let (session, token) = match self.candidates.tokens.as_slice() {
-            [] => return Ok(Found::Nobody),
-            [token] => match load(token, touch && !guarded)? {
-                Some(session) => (session, token),
-                None => return Ok(Found::Nobody),
-            },
-            several => {
-                let mut live = Vec::with_capacity(several.len());
-                for token in several {
-                    live.extend(load(token, false)?.map(|session| (session, token)));
-                }
-                // Somebody else put one of them there, and nothing tells which.
-                if live.len() > 1 || self.candidates.too_many {
-                    return Ok(Found::Nobody);
-                }
-                match live.pop() {
-                    Some(found) => found,
-                    None => return Ok(Found::Nobody),
-                }
-            }
-        };
-        match session.door() {
-            // Made by the application without a request, or under this profile.
-            Ok(door) if door == 0 || door == self.site.door() => {}
-            // One that travelled in the clear is none on HTTPS, and none that needs a companion is opened without.
-            Ok(_) => return Ok(Found::Nobody),
-            Err(error) if error.kind() == ErrorKind::Gone => return Ok(Found::Nobody),
-            Err(error) => return Err(error),
-        }
-        if guarded {
-            match self.has_companion_of(&session) {
-                Ok(true) => {}
-                Ok(false) => return Ok(Found::Locked),
-                Err(error) if error.kind() == ErrorKind::Gone => return Ok(Found::Nobody),
-                Err(error) => return Err(error),
-            }
-        }
-        if touch && (guarded || self.candidates.tokens.len() > 1) && load(token, true)?.is_none() {
-            return Ok(Found::Nobody);
-        }
-        Ok(Found::Session(session))
-    }
-
-    /// Whether the request may use this session: anonymous ones need no companion.
-    fn has_companion_of(&self, session: &Session) -> Result<bool> {
-        if session.class()? == Class::Anonymous {
-            return Ok(true);
-        }
-        Ok(match (&self.companion, session.secret(COMPANION)?) {
-            (Shown::Text(shown), Some(secret)) => csrf::is_companion(shown, &secret),
-            _ => false,
-        })
-    }
-}
-
-/// Purposes of a session's secrets.
-const TOKEN: &str = "csrf token";
-const COMPANION: &str = "companion";
+/// The purpose of a session's companion secret.
+pub(super) const COMPANION: &str = "companion";
 
 /// One request, its session and what its answer needs. Clones are the same exchange.
 ///
@@ -216,7 +57,7 @@ struct Inner {
 }
 
 impl Exchange {
-    fn new(admitted: Admitted, found: Found) -> Self {
+    pub(super) fn new(admitted: Admitted, found: Found) -> Self {
         let visit = Arc::new(Visit::new(admitted.caller));
         let found = match found {
             Found::Session(session) => Found::Session(session.observed(&visit)),
@@ -289,17 +130,46 @@ impl Exchange {
             (Shown::Nothing, field) => field,
             (Shown::Bad, _) => None,
         };
-        if shown.map_or(Ok(false), |shown| self.is_own_token(shown))? {
+        self.check_shown(shown, Scope::Page)
+    }
+
+    /// Whether this is a token that [`action_token`](Self::action_token) gave out for the action, to this visitor. For
+    /// the few actions that should not rest on the page's token alone.
+    ///
+    /// # Errors
+    /// As [`check_token`](Self::check_token).
+    ///
+    /// ```
+    /// # use dwell::web::{Request, Site};
+    /// # let site = Site::development(dwell::Options::new().in_memory()?);
+    /// # let request = Request::new("GET").headers([("Host", &b"localhost:3000"[..])]);
+    /// # let exchange = site.admit(&request).unwrap().open()?;
+    /// let token = exchange.action_token("delete account")?;
+    /// assert!(exchange.check_action("delete account", Some(&token)).is_ok());
+    /// assert!(exchange.check_action("send money", Some(&token)).is_err());
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub fn check_action(&self, action: &str, shown: Option<&str>) -> Result<(), Refusal> {
+        self.consult();
+        self.check_shown(shown, Scope::Action(action))
+    }
+
+    fn check_shown(&self, shown: Option<&str>, scope: Scope<'_>) -> Result<(), Refusal> {
+        if shown.map_or(Ok(false), |shown| self.is_own_token(shown, scope))? {
             return Ok(());
         }
         Err(if matches!(self.0.found, Found::Locked) { Refusal::companion() } else { Refusal::token() })
     }
 
-    fn is_own_token(&self, shown: &str) -> Result<bool> {
+    fn is_own_token(&self, shown: &str, scope: Scope<'_>) -> Result<bool> {
         let sessions = self.0.site.sessions();
         match &self.0.found {
-            Found::Session(session) => Ok(session.secret(TOKEN)?.is_some_and(|secret| csrf::is_bound(shown, &secret))),
-            Found::Nobody | Found::Locked => Ok(csrf::is_visitor(shown, sessions.visitor_tags(), sessions.now())),
+            Found::Session(session) => {
+                Ok(session.secret(&scope.purpose())?.is_some_and(|secret| csrf::is_bound(shown, scope, &secret)))
+            }
+            Found::Nobody | Found::Locked => {
+                Ok(csrf::is_visitor(shown, scope, sessions.visitor_tags(), sessions.now()))
+            }
         }
     }
 
@@ -310,19 +180,33 @@ impl Exchange {
     /// # Errors
     /// [`Storage`](ErrorKind::Storage) if the system's random source fails; [`Closed`](ErrorKind::Closed).
     pub fn csrf_token(&self) -> Result<String> {
+        self.token_for(Scope::Page)
+    }
+
+    /// A token for one action of this visitor, by a name that the application gives it, to be checked with
+    /// [`check_action`](Self::check_action). It is made from a secret of its own: whoever learns the page's token, from a
+    /// header in a log say, cannot make it. It holds as long as the page's, and any number of times.
+    ///
+    /// # Errors
+    /// As [`csrf_token`](Self::csrf_token).
+    pub fn action_token(&self, action: &str) -> Result<String> {
+        self.token_for(Scope::Action(action))
+    }
+
+    fn token_for(&self, scope: Scope<'_>) -> Result<String> {
         self.consult();
-        let secret = self.current().map_or(Ok(None), |session| session.secret(TOKEN));
+        let secret = self.current().map_or(Ok(None), |session| session.secret(&scope.purpose()));
         match secret {
-            Ok(Some(secret)) => csrf::bound(&secret),
-            Ok(None) => self.visitor_token(),
-            Err(error) if error.kind() == ErrorKind::Gone => self.visitor_token(),
+            Ok(Some(secret)) => csrf::bound(scope, &secret),
+            Ok(None) => self.visitor_token(scope),
+            Err(error) if error.kind() == ErrorKind::Gone => self.visitor_token(scope),
             Err(error) => Err(error),
         }
     }
 
-    fn visitor_token(&self) -> Result<String> {
+    fn visitor_token(&self, scope: Scope<'_>) -> Result<String> {
         let sessions = self.0.site.sessions();
-        csrf::visitor(sessions.visitor_tags(), sessions.now())
+        csrf::visitor(scope, sessions.visitor_tags(), sessions.now())
     }
 
     /// The secret that a signed-in page has to show besides its cookie, in the header `X-Companion`, where the profile
@@ -431,22 +315,6 @@ pub(super) fn companion_of(session: &Session) -> Result<Option<String>> {
 fn max_age(session: &Session) -> Result<Option<Duration>> {
     let left = session.life_left()?.ok_or_else(Error::gone)?;
     Ok(session.is_remembered()?.then_some(left))
-}
-
-impl fmt::Debug for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nothing => "Nothing",
-            Self::Bad => "Bad",
-            Self::Text(_) => "Text(..)",
-        })
-    }
-}
-
-impl fmt::Debug for Admitted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admitted").field("site", &self.site).finish_non_exhaustive()
-    }
 }
 
 impl fmt::Debug for Exchange {

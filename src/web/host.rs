@@ -78,6 +78,30 @@ impl Scheme {
     }
 }
 
+/// Where pages come from that may send requests here besides the site's own: scheme, host and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    scheme: String,
+    authority: Authority,
+}
+
+impl Origin {
+    /// Reads `scheme://host` or `scheme://host:port`; `None` for anything else, `null` included. A port that is the
+    /// scheme's own is the same as none.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (scheme, rest) = std::str::from_utf8(bytes).ok()?.split_once("://")?;
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+        if !scheme.starts_with(|first: char| first.is_ascii_lowercase()) || !scheme.bytes().all(is_plain) {
+            return None;
+        }
+        let Authority { host, port } = Authority::parse(rest.as_bytes())?;
+        let own =
+            [Scheme::Http, Scheme::Https].into_iter().find(|own| own.prefix().strip_suffix("://") == Some(scheme));
+        let port = port.filter(|&port| own.is_none_or(|own| own.port() != port));
+        Some(Self { scheme: scheme.to_owned(), authority: Authority { host, port } })
+    }
+}
+
 /// Whether an `Origin` is this scheme's page on this host. `null`, other ports and anything odd are not.
 pub(super) fn is_own_origin(origin: &[u8], scheme: Scheme, host: &Authority) -> bool {
     let Some(rest) = origin.strip_prefix(scheme.prefix().as_bytes()) else { return false };
@@ -218,6 +242,45 @@ mod tests {
         }
         for bad in ["app.example:3000", "app.example:80", "127.0.0.1:3000", "app.example.", "xapp.example"] {
             assert!(!rules.allow(&host(bad), local), "{bad}");
+        }
+    }
+
+    #[test]
+    fn trusted_origins_have_one_form() {
+        let origin = |text: &str| Origin::parse(text.as_bytes());
+        assert_eq!(origin("https://app.example"), origin("https://app.example:443"));
+        assert_eq!(origin("http://app.example:80"), origin("http://app.example"));
+        assert!(origin("tauri://localhost").is_some() && origin("moz-extension://a-b").is_some());
+        let all = [
+            "https://app.example",
+            "http://app.example",
+            "https://app.example:80",
+            "https://app.example:8443",
+            "https://www.app.example",
+            "tauri://app.example",
+            "tauri://app.example:443",
+        ];
+        for (number, one) in all.iter().enumerate() {
+            assert!(origin(one).is_some(), "{one}");
+            assert!(all.iter().skip(number + 1).all(|other| origin(one) != origin(other)), "{one} is only itself");
+        }
+        for bad in [
+            "null",
+            "",
+            "*",
+            "https://*.app.example",
+            "https://app.example/",
+            "https://app.example/path",
+            "https://u@app.example",
+            "HTTPS://app.example",
+            "://app.example",
+            "1http://app.example",
+            "https:app.example",
+            "https://",
+            "https://app.example ",
+            "https://app.example,https://x",
+        ] {
+            assert_eq!(origin(bad), None, "{bad}");
         }
     }
 

@@ -58,13 +58,17 @@
 //!
 //! What the checks are for is in [`guide::security`](crate::guide::security).
 
+mod admitted;
 mod cookie;
 mod csrf;
+mod dangerous;
 mod device;
 mod exchange;
+mod forwarded;
 #[cfg(feature = "test-util")]
 mod front;
 mod host;
+mod listen;
 mod refusal;
 mod request;
 mod site;
@@ -72,7 +76,9 @@ mod site;
 #[cfg(feature = "axum")]
 pub mod axum;
 
-pub use exchange::{Admitted, Exchange, Opened};
+pub use admitted::{Admitted, Opened};
+pub use dangerous::Dangerous;
+pub use exchange::Exchange;
 pub use refusal::Refusal;
 pub use request::Request;
 pub use site::Site;

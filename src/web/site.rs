@@ -6,17 +6,20 @@
 //! host was checked.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::admitted::{Admitted, Candidates, Shown};
 use super::cookie::{self, CookieRules, SameSite};
+use super::dangerous::Dangerous;
 use super::device;
-use super::exchange::{Admitted, Candidates, Shown};
+
+use super::forwarded;
 #[cfg(feature = "test-util")]
 use super::front::Front;
-use super::host::{self, Authority, Host, HostRules, Scheme};
+use super::host::{self, Authority, Host, HostRules, Origin, Scheme};
 use super::refusal::Refusal;
 use super::request::{COMPANION_HEADER, Line, Request, Secret, TOKEN_HEADER};
 use crate::error::{Error, Result};
@@ -56,8 +59,12 @@ pub(super) struct Rules {
     /// Signed-in sessions need a secret besides the cookie.
     pub(super) companion: bool,
     pub(super) token_field: String,
-    profile: Profile,
+    pub(super) profile: Profile,
+    /// May be listened on at any address.
+    pub(super) reachable: bool,
     hosts: HostRules,
+    /// Whose pages may send requests besides the site's own.
+    trusted: Vec<Origin>,
     token_header: String,
     companion_header: String,
     proxies: Vec<IpNet>,
@@ -66,7 +73,7 @@ pub(super) struct Rules {
 /// How browsers reach the application. The numbers are stored with sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Profile {
+pub(super) enum Profile {
     Development = 1,
     Localhost = 2,
     Lan = 3,
@@ -74,7 +81,7 @@ enum Profile {
 }
 
 impl Profile {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Development => "development",
             Self::Localhost => "localhost",
@@ -134,10 +141,12 @@ impl Site {
         let name = format!("id-{}", sessions.instance());
         Self(Arc::new(Rules {
             sessions,
-            cookie: CookieRules { name, secure: false, same_site },
+            cookie: CookieRules { name, secure: false, same_site, domain: None, partitioned: false },
             companion: false,
             token_field: "csrf".to_owned(),
             profile,
+            reachable: false,
+            trusted: Vec::new(),
             hosts: HostRules { scheme: Scheme::Http, loopback: true, own_address: false, names: Vec::new() },
             token_header: TOKEN_HEADER.to_owned(),
             companion_header: COMPANION_HEADER.to_owned(),
@@ -145,8 +154,29 @@ impl Site {
         }))
     }
 
-    fn rules(&mut self) -> &mut Rules {
+    pub(super) fn rules(&mut self) -> &mut Rules {
         Arc::make_mut(&mut self.0)
+    }
+
+    /// The site, if browsers would keep its cookie.
+    pub(super) fn checked(self) -> Result<Self> {
+        match self.0.cookie.flaw() {
+            Some(flaw) => Err(Error::invalid(format!("the cookie `{}` would not be kept: {flaw}", self.0.cookie.name))),
+            None => Ok(self),
+        }
+    }
+
+    /// Whether all hosts are in the domain that the cookie is shared in.
+    pub(super) fn check_domain(&self) -> Result<()> {
+        let Some(domain) = &self.0.cookie.domain else { return Ok(()) };
+        let is_inside = |host: &Authority| match &host.host {
+            Host::Name(name) => name.strip_suffix(&**domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
+            Host::Ip(_) => false,
+        };
+        if self.0.hosts.names.iter().all(is_inside) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("a host of this site is not in `{domain}`, so browsers would drop its cookie")))
     }
 
     /// Answers to this host name too: `name` or `name:port`. Without a port it means the scheme's own, and on plain HTTP
@@ -166,7 +196,42 @@ impl Site {
             )));
         }
         self.rules().hosts.names.push(authority);
+        self.check_domain()?;
         Ok(self)
+    }
+
+    /// Takes requests from pages of this origin for its own: `https://partner.example`, or `tauri://localhost`, compared
+    /// whole. They still have to show the token, which they cannot read unless the application lets them (CORS), and
+    /// browsers send the cookie along only where its `SameSite` lets them.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) if that is no origin: no path, no pattern, not `null`, which every page in a
+    /// sandbox has.
+    pub fn trust_origin(mut self, origin: &str) -> Result<Self> {
+        let parsed = Origin::parse(origin.as_bytes()).ok_or_else(|| {
+            Error::invalid(format!("`{origin}` is no origin; write `https://partner.example`, without a path"))
+        })?;
+        self.rules().trusted.push(parsed);
+        Ok(self)
+    }
+
+    /// Calls the cookie something else than `id`. On plain HTTP the store's own mark is put behind it, as in `shop-4f2a`;
+    /// on HTTPS the name begins with `__Host-`, or `__Secure-` if the cookie is [shared](Dangerous::shared_domain).
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) if browsers would drop a cookie of that name, which they do silently.
+    pub fn cookie_named(mut self, name: &str) -> Result<Self> {
+        let own = match self.0.cookie.secure {
+            true => name.to_owned(),
+            false => format!("{name}-{}", self.0.sessions.instance()),
+        };
+        self.rules().cookie.name = own;
+        self.checked()
+    }
+
+    /// The way to give up a protection, each by its own name.
+    pub fn dangerous(self) -> Dangerous {
+        Dangerous(self)
     }
 
     /// Believes the `X-Forwarded-For` and `Forwarded` headers of requests that come from this address or network, as
@@ -201,7 +266,7 @@ impl Site {
             text.push('-');
             text.push_str(name);
         }
-        Ok(self)
+        self.checked()
     }
 
     /// The store behind this site.
@@ -302,6 +367,10 @@ impl Site {
     /// Browsers say where a request comes from, in one header or the other. What says neither is no browser, and has no
     /// business with a cookie.
     fn check_page(&self, request: &Request<'_>, host: &Authority, cookie_sent: bool) -> Result<(), Refusal> {
+        let origin = request.origin.once().and_then(Origin::parse);
+        if origin.is_some_and(|origin| self.0.trusted.contains(&origin)) {
+            return Ok(());
+        }
         match request.fetch_site {
             Line::Absent | Line::Once(b"same-origin" | b"none") => {}
             Line::Once(_) | Line::Repeated => return Err(Refusal::foreign_page()),
@@ -323,34 +392,10 @@ impl Site {
         let cut = user_agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(user_agent);
         Caller {
             user_agent: String::from_utf8_lossy(cut).into(),
-            address: self.client_address(request),
+            address: forwarded::client_address(request, &self.0.proxies),
             door: self.door(),
             describe: Some(device::label),
         }
-    }
-
-    /// The peer's address or, behind proxies of ours, the last one that none of them has.
-    fn client_address(&self, request: &Request<'_>) -> Option<IpAddr> {
-        let peer = request.peer.map(|peer| peer.ip().to_canonical())?;
-        let is_proxy = |address: &IpAddr| self.0.proxies.iter().any(|network| network.contains(address));
-        // With both headers one of them may be the client's own.
-        let both = request.forwarded != Line::Absent && !request.forwarded_for.is_empty();
-        if !is_proxy(&peer) || both {
-            return Some(peer);
-        }
-        let hops: Vec<Option<IpAddr>> = match request.forwarded {
-            Line::Once(line) => split(line).map(forwarded_for).collect(),
-            _ => request.forwarded_for.iter().flat_map(|line| split(line)).map(address).collect(),
-        };
-        let mut client = peer;
-        for hop in hops.into_iter().rev() {
-            let Some(hop) = hop else { break };
-            client = hop;
-            if !is_proxy(&hop) {
-                break;
-            }
-        }
-        Some(client)
     }
 }
 
@@ -363,24 +408,6 @@ fn shown(secret: Secret<'_>) -> Shown {
         Secret::Bad => Shown::Bad,
         Secret::Shown(text) => Shown::Text(text.into()),
     }
-}
-
-fn split(line: &[u8]) -> impl Iterator<Item = &str> {
-    line.split(|&byte| byte == b',').map(|part| std::str::from_utf8(part).unwrap_or_default().trim())
-}
-
-/// The `for` of one element of a `Forwarded` line (RFC 7239, 4).
-fn forwarded_for(element: &str) -> Option<IpAddr> {
-    let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let (_, node) = pairs.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
-    address(node.trim_matches('"'))
-}
-
-/// An address, with or without a port.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let parsed = bare.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
-    parsed.map(|address| address.to_canonical())
 }
 
 impl fmt::Debug for Site {
@@ -400,28 +427,6 @@ mod tests {
 
     fn sessions() -> Sessions {
         Options::new().in_memory().unwrap()
-    }
-
-    fn address_of(site: &Site, peer: &str, headers: &[(&'static str, &'static [u8])]) -> Option<String> {
-        let request = Request::new("GET").headers(headers.iter().copied()).peer_address(peer.parse().unwrap());
-        site.client_address(&request).map(|address| address.to_string())
-    }
-
-    #[test]
-    fn forwarding_headers_count_only_from_proxies() {
-        let site = Site::lan(sessions()).trusted_proxy("10.0.0.0/8").unwrap().trusted_proxy("::1").unwrap();
-        let spoofed: &[(&str, &[u8])] = &[("X-Forwarded-For", b"1.2.3.4")];
-        assert_eq!(address_of(&site, "192.0.2.1:5", spoofed).unwrap(), "192.0.2.1");
-        assert_eq!(address_of(&site, "10.0.0.1:5", spoofed).unwrap(), "1.2.3.4");
-        assert_eq!(address_of(&site, "[::ffff:10.0.0.1]:5", spoofed).unwrap(), "1.2.3.4");
-        let chain: &[(&str, &[u8])] = &[("X-Forwarded-For", b"6.6.6.6, 1.2.3.4"), ("x-forwarded-for", b"10.0.0.9")];
-        assert_eq!(address_of(&site, "[::1]:5", chain).unwrap(), "1.2.3.4");
-        let junk: &[(&str, &[u8])] = &[("X-Forwarded-For", b"1.2.3.4, junk, 10.0.0.9")];
-        assert_eq!(address_of(&site, "10.0.0.1:5", junk).unwrap(), "10.0.0.9");
-        let rfc: &[(&str, &[u8])] = &[("Forwarded", b"for=6.6.6.6, proto=https;For=\"[2001:db8::1]:99\"")];
-        assert_eq!(address_of(&site, "10.0.0.1:5", rfc).unwrap(), "2001:db8::1");
-        let both: &[(&str, &[u8])] = &[("Forwarded", b"for=6.6.6.6"), ("X-Forwarded-For", b"1.2.3.4")];
-        assert_eq!(address_of(&site, "10.0.0.1:5", both).unwrap(), "10.0.0.1");
     }
 
     #[test]

@@ -82,11 +82,6 @@ impl Profile {
 }
 
 impl Args {
-    /// Whether only this machine may reach the application.
-    pub(super) const fn is_local(&self) -> bool {
-        matches!(self.profile, Profile::Localhost | Profile::Development)
-    }
-
     pub(super) fn options(&self) -> Options {
         let signed_in = self.limits(self.profile.limits());
         let remembered = self.limits((7 * DAY, 30 * DAY));
@@ -117,7 +112,8 @@ impl Args {
         }
         let usage = |error: dwell::Error| Failure::Usage(format!("{error:#}"));
         let trial = self.options().in_memory().map_err(usage)?;
-        self.site(trial).map(drop).map_err(usage)
+        let site = self.site(trial).map_err(usage)?;
+        site.check_address(self.listen).map_err(|error| Failure::Usage(format!("`--listen`: {error:#}")))
     }
 
     pub(super) fn site(&self, sessions: Sessions) -> dwell::Result<Site> {

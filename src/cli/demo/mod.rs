@@ -24,7 +24,6 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("failed to start threads: {error}")))?;
-    let listener = runtime.block_on(server::listen(args.listen, args.is_local()))?;
     let begun = Instant::now();
     let data = args.data.display();
     let sessions = args.options().open(&args.data).map_err(|error| match error.kind() {
@@ -33,6 +32,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     })?;
     let took = begun.elapsed().as_millis();
     let site = args.site(sessions.clone()).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let listener = runtime.block_on(server::listen(&site, args.listen))?;
     let found = sessions.stats();
     say(&format!("{} sessions restored, {} expired while down, {took} ms", found.restored, found.expired));
     say(&format!("listening on http://{}", listener.address));

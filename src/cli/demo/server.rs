@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use dwell::axum::Connection;
+use dwell::web::Site;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -39,20 +40,15 @@ pub(super) struct Listener {
     pub(super) address: SocketAddr,
 }
 
-/// Binds the address. One that other machines reach is refused where only this one should.
-pub(super) async fn listen(address: SocketAddr, is_local: bool) -> Result<Listener, Failure> {
-    if is_local && !address.ip().is_loopback() {
-        return Err(Failure::Usage(format!(
-            "`--listen {address}` is reached by other machines, and this profile is for one machine; use `--profile \
-             lan` or `--profile https`"
-        )));
-    }
+/// Listens on the address, if the site's profile is for it.
+pub(super) async fn listen(site: &Site, address: SocketAddr) -> Result<Listener, Failure> {
     // First of all: whoever is told that we listen may tell us to stop at once.
     let stop = Stop::watch().map_err(|error| Failure::Failed(format!("failed to watch for signals: {error}")))?;
-    let socket = TcpListener::bind(address).await;
-    let socket = socket.map_err(|error| Failure::Failed(format!("failed to listen on {address}: {error}")))?;
-    let address = socket.local_addr().map_err(|error| Failure::Failed(format!("failed to listen: {error}")))?;
-    Ok(Listener { socket, stop, address })
+    let failed = |error: io::Error| Failure::Failed(format!("failed to listen on {address}: {error}"));
+    let socket = site.listen(address).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    Ok(Listener { socket: TcpListener::from_std(socket).map_err(failed)?, stop, address })
 }
 
 /// Serves until a signal comes, says so, then lets requests end.

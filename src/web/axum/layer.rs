@@ -43,6 +43,7 @@ pub struct SessionLayer {
     sign_in_page: Option<Arc<str>>,
     is_passive: Option<fn(&HeaderMap) -> bool>,
     streams: bool,
+    open_paths: Arc<[Box<str>]>,
     form_bytes_max: usize,
 }
 
@@ -52,8 +53,15 @@ impl SessionLayer {
     pub const FORM_BYTES_MAX: usize = 256 * 1024;
 
     /// A layer for this site.
-    pub const fn new(site: Site) -> Self {
-        Self { site, sign_in_page: None, is_passive: None, streams: false, form_bytes_max: Self::FORM_BYTES_MAX }
+    pub fn new(site: Site) -> Self {
+        Self {
+            site,
+            sign_in_page: None,
+            is_passive: None,
+            streams: false,
+            open_paths: Arc::default(),
+            form_bytes_max: Self::FORM_BYTES_MAX,
+        }
     }
 
     /// For writing the program; see [`Site::development`].
@@ -138,6 +146,22 @@ impl SessionLayer {
     pub const fn streams(mut self) -> Self {
         self.streams = true;
         self
+    }
+
+    /// Lets requests for this path through without a session and without the checks that protect one: for calls from
+    /// other programs, which prove by other means who they are, as web hooks do with a signature. Only their host is
+    /// checked; handlers that ask for a session answer 500. The path is compared as it comes, byte for byte: `/hook` is
+    /// neither `/hook/` nor `/h%6Fok`. In a nested router it is the part behind the prefix.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) unless it begins with `/` and is a path and nothing else: no pattern, no query.
+    pub fn bypass(mut self, path: &str) -> Result<Self> {
+        if !path.starts_with('/') || path.contains(['{', '}', '*', '?', '#']) || !path.is_ascii() {
+            let message = "is no path to bypass; write one whole path, as `/hooks/payment`";
+            return Err(Error::invalid(format!("`{path}` {message}")));
+        }
+        self.open_paths = self.open_paths.iter().cloned().chain([path.into()]).collect();
+        Ok(self)
     }
 
     /// Reads at most this much of a posted form for its token, instead of [`FORM_BYTES_MAX`](Self::FORM_BYTES_MAX); longer
@@ -340,6 +364,12 @@ where
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             let body = Body::new(body);
+            if layer.open_paths.iter().any(|path| **path == *parts.uri.path()) {
+                if let Err(refusal) = layer.site.check_host(&facts(&parts)) {
+                    return Ok(refusal.into_response());
+                }
+                return Ok(inner.call(Request::from_parts(parts, body)).await?.map(Body::new));
+            }
             let outer = parts.extensions.get::<Current>().cloned();
             let is_passive = layer.is_passive.is_some_and(|is_passive| is_passive(&parts.headers));
             if let Some(outer) = &outer {

@@ -315,6 +315,86 @@ fn a_closed_store_is_an_error_and_not_a_stranger() {
 }
 
 #[test]
+fn pages_of_trusted_origins_are_taken_for_own_ones_and_no_others() {
+    let site = Site::development(sessions());
+    let cookie = signed_in(&site, "ada");
+    let site = site.trust_origin("https://partner.example").unwrap().trust_origin("tauri://localhost").unwrap();
+    let status = |more: Lines<'_>| {
+        let lines: Vec<_> = [("Cookie", &*cookie)].into_iter().chain(more.iter().copied()).collect();
+        site.admit(&request("POST", &lines)).map_or_else(|refusal| refusal.status(), |_| 200)
+    };
+    for trusted in ["https://partner.example", "https://partner.example:443", "tauri://localhost"] {
+        for fetch_site in ["cross-site", "same-site", "same-origin", "none"] {
+            assert_eq!(status(&[("Origin", trusted), ("Sec-Fetch-Site", fetch_site)]), 200, "{trusted} {fetch_site}");
+        }
+        assert_eq!(status(&[("Origin", trusted)]), 200);
+        assert_eq!(status(&[("Origin", trusted), ("Origin", trusted)]), 403, "which of the two?");
+        assert_eq!(status(&[("Origin", trusted), ("Upgrade", "websocket")]), 200);
+        let exchange =
+            site.admit(&request("POST", &[("Cookie", &cookie), ("Origin", trusted)])).unwrap().open().unwrap();
+        assert_eq!(exchange.check_token(None).unwrap_err().code(), "csrf", "a token is needed all the same");
+    }
+    for foreign in [
+        "http://partner.example",
+        "https://partner.example:8443",
+        "https://partner.example.evil.example",
+        "https://evil-partner.example",
+        "https://www.partner.example",
+        "https://partner.example/",
+        "tauri://localhost:1",
+        "tauri://localhost.evil.example",
+        "https://localhost",
+        "null",
+        "",
+    ] {
+        assert_eq!(status(&[("Origin", foreign)]), 403, "{foreign}");
+    }
+    let untrusting = Site::development(sessions());
+    for bad in ["null", "*", "https://*.example", "https://partner.example/x", "partner.example", ""] {
+        assert!(untrusting.clone().trust_origin(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_token_for_an_action_is_good_for_it_and_its_visitor_alone() {
+    let site = Site::development(sessions());
+    let cookies = [signed_in(&site, "ada"), signed_in(&site, "eve"), String::from("other=1")];
+    let post = |cookie: &str, method| open(&site, method, &[("Cookie", cookie), ("Origin", &format!("http://{HOST}"))]);
+    for (one, cookie) in cookies.iter().enumerate() {
+        let token = post(cookie, "GET").action_token("delete").unwrap();
+        let page = post(cookie, "GET").csrf_token().unwrap();
+        for (other, cookie) in cookies.iter().enumerate() {
+            let exchange = post(cookie, "POST");
+            assert_eq!(exchange.check_action("delete", Some(&token)).is_ok(), one == other);
+            for refused in [exchange.check_action("delete", None), exchange.check_action("delete", Some(""))] {
+                assert_eq!(refused.unwrap_err().code(), "csrf");
+            }
+            assert!(exchange.check_action("pay", Some(&token)).is_err());
+            assert!(exchange.check_action("delete", Some(&page)).is_err(), "a page's token is no action's");
+            assert!(exchange.check_token(Some(&token)).is_err(), "and the other way round");
+        }
+    }
+}
+
+#[test]
+fn names_that_browsers_would_drop_are_refused_at_the_start() {
+    let lan = || Site::lan(sessions());
+    let https = || Site::https(sessions(), "app.example").unwrap();
+    for prefixed in ["__Host-id", "__host-id", "__Secure-id", "__Http-id", "__Host-Http-id"] {
+        assert!(lan().cookie_named(prefixed).is_err(), "{prefixed}");
+    }
+    for plain in ["id", "session", "__host-id", "__Hostid"] {
+        assert!(https().cookie_named(plain).is_err(), "{plain}");
+    }
+    let site = lan().cookie_named("shop").unwrap();
+    assert!(site.cookie_name().strip_prefix("shop-").is_some_and(|instance| !instance.is_empty()));
+    assert_eq!(https().cookie_named("__Host-id").unwrap().cookie_name(), "__Host-id");
+    assert!(https().cookie_named("__Secure-id").is_ok());
+    let shared = https().dangerous().shared_domain("app.example").unwrap();
+    assert!(shared.cookie_named("__Host-id").is_err(), "a `__Host-` cookie has no domain");
+}
+
+#[test]
 fn a_passive_request_is_no_use() {
     let clock = ManualClock::new();
     let site = Site::development(Options::new().clock(clock.clone()).in_memory().unwrap());

@@ -105,6 +105,40 @@ async fn pages_of_others_open_no_stream_whatever_they_say_they_accept() {
     assert!(text(answer).await.contains("comes too late"));
 }
 
+/// Calls from other programs, and what they must not be taken for.
+#[tokio::test]
+async fn a_bypassed_path_has_no_session_and_is_that_path_alone() {
+    let site = Site::development(sessions());
+    let layer = SessionLayer::new(site.clone()).bypass("/hook").unwrap();
+    let called = || axum::routing::any(|| async { "called" });
+    let app = Router::new()
+        .route("/hook", called())
+        .route("/hook/", called())
+        .route("/{*rest}", called())
+        .route("/session", axum::routing::any(count))
+        .layer(layer);
+    let status = async |path: &str, lines: Lines<'_>| send(&app, http("POST", path, lines)).await.status().as_u16();
+    let cookie = signed_in(&site, "ada");
+    let foreign = [("Cookie", &*cookie), ("Origin", "https://payments.example"), ("Sec-Fetch-Site", "cross-site")];
+    assert_eq!(status("/hook", &foreign).await, 200);
+    assert_eq!(status("/hook?to=1", &foreign).await, 200, "a query is not the path");
+    for other in ["/hook/", "//hook", "/Hook", "/h%6Fok", "/hook%2F", "/a/../hook", "/hook;x=1", "/hooks", "/ho"] {
+        assert_eq!(status(other, &foreign).await, 403, "{other}");
+    }
+    let answer = send(&app, http("POST", "/hook", &[("Host", "evil.example")])).await;
+    assert_eq!(answer.status(), 400, "two hosts");
+    let site = Site::development(sessions());
+    let cookie = signed_in(&site, "ada");
+    let app =
+        Router::new().route("/hook", axum::routing::any(count)).layer(SessionLayer::new(site).bypass("/hook").unwrap());
+    let answer = send(&app, http("POST", "/hook", &[("Cookie", &cookie)])).await;
+    assert_eq!(answer.status(), 500, "there is no session to be had");
+    assert!(cookies(&answer).is_empty());
+    for bad in ["", "hook", "/hook*", "/{hook}", "/hook?x", "/hook#x", "/hök"] {
+        assert!(SessionLayer::development(sessions()).bypass(bad).is_err(), "{bad}");
+    }
+}
+
 #[tokio::test]
 async fn of_nested_layers_the_outer_says_what_counts_and_a_passive_one_is_not_quietly_ignored() {
     let (clock, site, cookie) = timed();
