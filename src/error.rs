@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// A `Result` whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -29,6 +30,7 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     source: Option<Cause>,
+    retry_after: Option<Duration>,
 }
 
 /// What the caller can do about an [`Error`].
@@ -40,6 +42,8 @@ pub enum ErrorKind {
     Gone,
     /// A queue or a byte limit is full, or the session is being signed in right now. Try again in a moment.
     Busy,
+    /// Too many anonymous sessions began lately, from one client or at all. [`Error::retry_after`] says when to try again.
+    Throttled,
     /// The disk failed while the change was on its way to it: it may be there after a restart, or not.
     Unknown,
     /// Storage does not work any more, and says why in the cause. Sessions in memory go on; durable changes
@@ -77,8 +81,21 @@ impl Error {
         self.0.kind
     }
 
+    /// After how long trying again makes sense, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// In whole seconds, as HTTP says it.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn retry_after_at_least(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
+        self
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), source: None, retry_after: None }))
     }
 
     pub(crate) fn because(mut self, source: impl Into<Cause>) -> Self {

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::values::{encode, entry, read, undecodable};
+pub(crate) use self::visit::Gate;
 pub(crate) use self::visit::{Caller, Visit};
 use crate::codec::{self, Codec};
 use crate::engine::fields;
@@ -460,6 +461,7 @@ impl Session {
             }
             let Some(data) = edit(&[])? else { return Ok(false) };
             self.0.binding().check_unclaimed()?;
+            self.1.as_ref().map_or(Ok(()), |visit| visit.begin())?;
             let door = self.1.as_ref().map_or(0, |visit| visit.caller().door);
             let (cell, token) = self.0.engine().begin(data, door)?;
             if self.0.binding().begin(Arc::clone(&cell), 0, token) {

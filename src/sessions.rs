@@ -137,6 +137,12 @@ impl Sessions {
         self.0.engine.keys.visitors()
     }
 
+    /// Engine time in milliseconds.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.engine.clock.now_ms()
+    }
+
     /// Engine time.
     pub(crate) fn now(&self) -> Tick {
         self.0.engine.clock.now()

@@ -3,20 +3,37 @@
 //! It knows nothing of the engine. Invariants: notes are only ever added; who calls is worked out when a sign-in asks
 //! and not for every request.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::Result;
+
+/// What a new anonymous session has to pass.
+pub(crate) trait Gate: fmt::Debug + Send + Sync {
+    /// # Errors
+    /// `Throttled` if none may begin for this client now.
+    fn admit(&self, address: Option<IpAddr>) -> Result<()>;
+}
 
 /// Notes about one request.
 #[derive(Debug)]
 pub(crate) struct Visit {
     caller: Caller,
+    gate: Option<Arc<dyn Gate>>,
     changed: AtomicBool,
     ended: AtomicBool,
 }
 
 impl Visit {
-    pub(crate) const fn new(caller: Caller) -> Self {
-        Self { caller, changed: AtomicBool::new(false), ended: AtomicBool::new(false) }
+    pub(crate) const fn new(caller: Caller, gate: Option<Arc<dyn Gate>>) -> Self {
+        Self { caller, gate, changed: AtomicBool::new(false), ended: AtomicBool::new(false) }
+    }
+
+    /// Asks whether one more anonymous session may begin.
+    pub(super) fn begin(&self) -> Result<()> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.admit(self.caller.address))
     }
 
     pub(crate) const fn caller(&self) -> &Caller {

@@ -58,7 +58,7 @@ struct Inner {
 
 impl Exchange {
     pub(super) fn new(admitted: Admitted, found: Found) -> Self {
-        let visit = Arc::new(Visit::new(admitted.caller));
+        let visit = Arc::new(Visit::new(admitted.caller, admitted.site.gate()));
         let found = match found {
             Found::Session(session) => Found::Session(session.observed(&visit)),
             other => other,

@@ -64,6 +64,8 @@ mod csrf;
 mod dangerous;
 mod device;
 mod exchange;
+#[cfg(feature = "rate-limit")]
+mod flood;
 mod forwarded;
 #[cfg(feature = "test-util")]
 mod front;
@@ -79,6 +81,8 @@ pub mod axum;
 pub use admitted::{Admitted, Opened};
 pub use dangerous::Dangerous;
 pub use exchange::Exchange;
+#[cfg(feature = "rate-limit")]
+pub use flood::NewSessions;
 pub use refusal::Refusal;
 pub use request::Request;
 pub use site::Site;

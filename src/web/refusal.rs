@@ -124,6 +124,10 @@ impl From<&Error> for Refusal {
         match error.kind() {
             ErrorKind::Gone => Self::session_ended(),
             ErrorKind::Busy => Self::new(503, "busy", "too much is being written; try again in a moment").retry(1),
+            ErrorKind::Throttled => {
+                let seconds = error.retry_after().map_or(1, |wait| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX));
+                Self::new(429, "flood", error.to_string()).retry(seconds.max(1))
+            }
             ErrorKind::TooLarge => Self::new(413, "too_large", error.to_string()),
             ErrorKind::Invalid => Self::new(422, "invalid", error.to_string()),
             ErrorKind::Refused => Self::new(403, "refused", error.to_string()),

@@ -16,6 +16,8 @@ use super::cookie::{self, CookieRules, SameSite};
 use super::dangerous::Dangerous;
 use super::device;
 
+#[cfg(feature = "rate-limit")]
+use super::flood::{Flood, NewSessions};
 use super::forwarded;
 #[cfg(feature = "test-util")]
 use super::front::Front;
@@ -23,7 +25,7 @@ use super::host::{self, Authority, Host, HostRules, Origin, Scheme};
 use super::refusal::Refusal;
 use super::request::{COMPANION_HEADER, Line, Request, Secret, TOKEN_HEADER};
 use crate::error::{Error, Result};
-use crate::session::Caller;
+use crate::session::{Caller, Gate};
 use crate::sessions::Sessions;
 
 /// A web application that has sessions, and how browsers reach it. Cheap to clone.
@@ -68,6 +70,8 @@ pub(super) struct Rules {
     token_header: String,
     companion_header: String,
     proxies: Vec<IpNet>,
+    #[cfg(feature = "rate-limit")]
+    flood: Arc<Flood>,
 }
 
 /// How browsers reach the application. The numbers are stored with sessions.
@@ -140,6 +144,8 @@ impl Site {
     fn new(sessions: Sessions, profile: Profile, same_site: SameSite) -> Self {
         let name = format!("id-{}", sessions.instance());
         Self(Arc::new(Rules {
+            #[cfg(feature = "rate-limit")]
+            flood: Arc::new(Flood::new(NewSessions::default(), &sessions)),
             sessions,
             cookie: CookieRules { name, secure: false, same_site, domain: None, partitioned: false },
             companion: false,
@@ -248,6 +254,14 @@ impl Site {
         Ok(self)
     }
 
+    /// How fast new anonymous sessions may begin here. Unless said, as [`NewSessions::default`].
+    #[cfg(feature = "rate-limit")]
+    pub fn new_sessions(mut self, limits: NewSessions) -> Self {
+        let flood = Flood::new(limits, self.sessions());
+        self.rules().flood = Arc::new(flood);
+        self
+    }
+
     /// Tells a second store of the same application from the first: the name becomes part of the cookie's name, of the
     /// headers `X-CSRF-Token-…` and `X-Companion-…` and of the form field `csrf-…`.
     ///
@@ -295,6 +309,14 @@ impl Site {
     /// The request headers that answers depend on.
     pub(crate) fn varies_by(&self) -> &'static str {
         if self.0.companion { "Cookie, X-Companion" } else { "Cookie" }
+    }
+
+    /// What new anonymous sessions have to pass.
+    pub(super) fn gate(&self) -> Option<Arc<dyn Gate>> {
+        #[cfg(feature = "rate-limit")]
+        return Some(Arc::<Flood>::clone(&self.0.flood));
+        #[cfg(not(feature = "rate-limit"))]
+        None
     }
 
     pub(super) fn get(&self) -> &Rules {

@@ -90,6 +90,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["bincode"], &["codec.rs"]),
     (&["serde_json"], &["codec.rs", "web/axum/", "cli/"]),
     (&["rand"], &["token.rs"]),
+    (&["governor"], &["web/flood.rs"]),
     (&["futures_core"], &["events.rs", "cli/"]),
     (&["sha2", "hmac", "hkdf", "chacha20poly1305", "subtle"], &["seal.rs"]),
     (&["tokio", "tower_layer", "tower_service", "http_body_util", "form_urlencoded"], &["web/axum/", "cli/"]),
@@ -447,8 +448,9 @@ fn paths(code: &[Token]) -> Vec<Named> {
             ";" => imported = false,
             _ => {}
         }
-        let method = at > 0 && code[at - 1].text == ".";
-        let starts = code[at].is_word() && !method && !KEYWORDS.contains(&code[at].text.as_str());
+        // What is called on something, and the name that an alias or an associated type gets, are no paths.
+        let named = at > 0 && [".", "type"].contains(&code[at - 1].text.as_str());
+        let starts = code[at].is_word() && !named && !KEYWORDS.contains(&code[at].text.as_str());
         at = if starts { path(code, at, &[], imported, &mut found) } else { at + 1 };
     }
     found
@@ -594,6 +596,8 @@ mod the_checker {
         finds(Rule::Home, "engine/mod.rs", "use rustix::{fs, time::clock_gettime};");
         passes("engine/mod.rs", "use std::time::Duration; use crate::time::Timestamp;");
         passes("time.rs", "use std::time::{Instant, SystemTime}; use rustix::time;");
+        passes("engine/mod.rs", "impl Clock for Mine { type Instant = u64; }");
+        finds(Rule::Home, "engine/mod.rs", "impl Clock for Mine { type Instant = std::time::Instant; }");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use dwell::web::Site;
+use dwell::web::{NewSessions, Site};
 use dwell::{AtLimit, Options, Sessions};
 
 use super::super::Failure;
@@ -36,6 +36,19 @@ pub(crate) struct Args {
     /// Believe the forwarding headers of this address or network; may be repeated
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<String>,
+    /// New anonymous sessions of one client in a minute, as `20/min`, or `off` for no limit, not even for all together [default:
+    /// 20/min, and 200 a second for all]
+    #[arg(long, value_name = "N/min|off", value_parser = new_sessions)]
+    new_sessions: Option<NewSessions>,
+}
+
+fn new_sessions(text: &str) -> Result<NewSessions, String> {
+    if text == "off" {
+        return Ok(NewSessions::unlimited());
+    }
+    let count = text.strip_suffix("/min").and_then(|count| count.parse().ok()).filter(|&count: &u32| count > 0);
+    let count = count.ok_or("write a number a minute, as `20/min`, or `off`")?;
+    Ok(NewSessions::default().per_client_per_minute(count))
 }
 
 /// How browsers reach the application.
@@ -129,6 +142,9 @@ impl Args {
         while let Some((host, others)) = hosts.split_first() {
             site = site.allow_host(host)?;
             hosts = others;
+        }
+        if let Some(limits) = self.new_sessions {
+            site = site.new_sessions(limits);
         }
         self.trusted_proxy.iter().try_fold(site, |site, network| site.trusted_proxy(network))
     }

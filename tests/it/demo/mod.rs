@@ -16,6 +16,7 @@ mod csrf;
 mod data;
 mod devices;
 mod expiry;
+mod flood;
 mod host;
 mod leave;
 mod live;
