@@ -6,6 +6,7 @@
 //! that answers it. The lock is a leaf, held for a push or a swap. Ending a session is never refused: rows of ended
 //! sessions are queued without a limit, and there are no more of them than there were sessions.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub(crate) struct Pending {
     pub(crate) swept: Vec<Swept>,
     pub(crate) cutoffs: Vec<PrincipalRef>,
     /// Principals that may have lost their last session.
-    pub(crate) emptied: Vec<PrincipalRef>,
+    pub(crate) emptied: BTreeSet<PrincipalRef>,
     pub(crate) touches: Vec<Flush>,
     pub(crate) waiters: Vec<Waiter>,
     /// Somebody waits for the next batch.
@@ -239,7 +240,14 @@ impl Queue {
     }
 
     pub(crate) fn push_emptied(&self, principal: PrincipalRef, now_ms: u64) {
-        self.push_behind(now_ms, |pending| pending.emptied.push(principal));
+        self.push_behind(now_ms, |pending| {
+            pending.emptied.insert(principal);
+        });
+    }
+
+    /// Whether a principal's last session may have ended since the last batch was taken.
+    pub(crate) fn is_emptied(&self, principal: PrincipalRef) -> bool {
+        self.pending.lock().emptied.contains(&principal)
     }
 
     /// Queues a changed cutoff; `ends` if it ends sessions, and does not only say less than before.

@@ -279,12 +279,16 @@ impl Engine {
     fn build_sweep(&self, pending: &mut Pending, sweep: &mut Sweep, built: &mut Built) {
         let now_ms = self.clock.now_ms();
         let (swept, emptied) = (std::mem::take(&mut pending.swept), std::mem::take(&mut pending.emptied));
-        sweep.add(swept, emptied, pending.swept_since_ms.unwrap_or(now_ms));
+        sweep.add(swept, emptied.into_iter().collect(), pending.swept_since_ms.unwrap_or(now_ms));
         let share = sweep.share(pending.urgent, built.batch.puts.len(), now_ms);
         built.swept = sweep.take_rows(share);
         built.batch.deletes.extend(built.swept.iter().map(|swept| swept.row));
         for principal in sweep.take_names(share) {
             let mut locked = self.principals.lock(principal);
+            // Its last session ended while this batch was built: that row is for the next one, and so is the name.
+            if self.queue.is_emptied(principal) {
+                continue;
+            }
             // An event needs a name that is only on disk. Asked under the lock that its session ended under.
             if self.events.needs_names() {
                 drop(locked);
@@ -388,5 +392,64 @@ impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         let kind = if error.kind() == ErrorKind::Unknown { ErrorKind::Unknown } else { ErrorKind::Storage };
         Self { kind, message: format!("{error:#}").into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Handle, SignInRequest};
+    use super::*;
+    use crate::options::Options;
+    use crate::storage::disk::{Disk, SimDisk};
+    use crate::storage::record::ClassByte;
+    use crate::time::ManualClock;
+    use crate::token::{OsEntropy, Token};
+
+    fn open(disk: &SimDisk, clock: &ManualClock) -> Arc<Engine> {
+        let options = Options::new().clock(clock.clone()).manual_workers();
+        let settings = options.idle_timeout(Duration::from_secs(600)).check().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        Engine::open(&disk, settings, Arc::new(OsEntropy)).unwrap().0
+    }
+
+    fn sign_in(engine: &Arc<Engine>, name: &str) -> (Handle, Token) {
+        let request = SignInRequest {
+            name: name.into(),
+            class: ClassByte::Authenticated,
+            remembered: false,
+            method: 0,
+            limits: None,
+            facts: Vec::new(),
+            door: 0,
+        };
+        let handle = Handle::fresh(engine);
+        let token = engine.sign_in(handle.binding(), &request).unwrap().blocking_wait().unwrap();
+        (handle, token)
+    }
+
+    #[test]
+    fn a_name_outlives_a_session_that_ends_while_a_batch_is_built() {
+        let (disk, clock) = (SimDisk::simulated(1), ManualClock::new());
+        let engine = open(&disk, &clock);
+        let _bob = sign_in(&engine, "bob");
+        clock.advance(Duration::from_secs(600));
+        let (ada, _) = sign_in(&engine, "ada");
+        // Bob's row waits to be swept, and so ada's name does, which may have to go.
+        engine.reap();
+        drop(ada.require().map(|(cell, generation)| engine.destroy(&cell, generation).unwrap()).unwrap());
+        let (ada, token) = sign_in(&engine, "ada");
+        clock.advance(Duration::from_secs(2));
+        while engine.hand_on_events() {}
+        let pending = engine.queue.take(engine.clock.now_ms(), true).unwrap();
+        drop(ada.require().map(|(cell, generation)| engine.destroy(&cell, generation).unwrap()).unwrap());
+        engine.writer.lock().write(&engine, pending);
+        // Killed before the next batch: the sign-out was not acknowledged.
+        disk.restore_power();
+        drop(engine);
+        let engine = open(&disk, &clock);
+        let (cell, _) = engine.load(&token, true).unwrap().expect("its row is on disk");
+        assert_eq!(cell.lock().principal.as_deref(), Some("ada"));
     }
 }
