@@ -156,6 +156,12 @@ impl Engine {
         let (mut doom, mut profile) = (None, ProfileId(0));
         let removed = self.index.remove(fingerprint, row, |slot| {
             doom = if slot.list() == list { doomed(slot) } else { None };
+            if let Some((why @ (Why::SignedOut | Why::Revoked(_)), _)) = &mut doom
+                && let Some(expired) = self.why_expired(slot)
+            {
+                *why = expired;
+                self.counters.expired.add(1);
+            }
             profile = slot.profile();
             doom.is_some()
         })?;
@@ -209,6 +215,13 @@ impl Engine {
     pub(super) fn is_live(&self, slot: SlotId) -> bool {
         let (now, profiles) = (self.clock.now(), self.index.profiles());
         self.index.slot(slot, |slot| now < slot.deadline(profiles)).unwrap_or_default()
+    }
+
+    /// By which deadline a session is dead already, if by any: nobody can end it then.
+    fn why_expired(&self, slot: &Slot) -> Option<Why> {
+        let profiles = self.index.profiles();
+        let why = if slot.is_at_end_of_life(profiles) { Why::Lifetime } else { Why::Idle };
+        (slot.deadline(profiles) <= self.clock.now()).then_some(why)
     }
 
     /// Signs a session out, for the handle of its current generation.

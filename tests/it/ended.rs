@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use dwell::sim::Directory;
-use dwell::{AtLimit, EndReason, Ended, ErrorKind, Field, Options, Session, Sessions};
+use dwell::{AtLimit, EndReason, Ended, ErrorKind, Field, Options, Session, Sessions, What};
 
 use crate::rng::{Rng, seeds};
 use crate::support::manual;
@@ -175,6 +175,36 @@ fn the_deadline_that_came_first_is_the_reason() {
     assert_eq!(told(2 * MINUTE, 10 * MINUTE, 9), Some(EndReason::Lifetime));
     assert_eq!(told(2 * MINUTE, 10 * MINUTE, 8), Some(EndReason::Lifetime), "both at once: nothing could have kept it");
     assert_eq!(told(10 * MINUTE, 10 * MINUTE, 0), Some(EndReason::Lifetime));
+}
+
+#[test]
+fn who_comes_after_the_deadline_ends_nothing() {
+    let cases: [End; 4] = [
+        |_, session| drop(session.clone().destroy().unwrap()),
+        |sessions, session| drop(sessions.revoke(session.id().unwrap()).unwrap()),
+        |sessions, _| assert_eq!(sessions.revoke_all("ada").unwrap().blocking_wait().unwrap(), 0),
+        |sessions, _| drop(sessions.disable("ada").unwrap()),
+    ];
+    for (idle, reason) in [(MINUTE, EndReason::Idle), (2 * MINUTE, EndReason::Lifetime)] {
+        for (number, end) in cases.iter().enumerate() {
+            let (options, clock) = manual();
+            let sessions = options.idle_timeout(idle).lifetime(2 * MINUTE).in_memory().unwrap();
+            let session = signed_in(&sessions, "ada");
+            let (mut waiter, mut events) = (Waiter::of(&session), sessions.events());
+            sessions.run_pending();
+            assert!(events.try_next().is_some());
+            // Nobody has noticed yet.
+            clock.advance(2 * MINUTE);
+            end(&sessions, &session);
+            sessions.run_pending();
+            assert_eq!(waiter.told(), Some(reason), "case {number}");
+            let told = std::iter::from_fn(|| events.try_next());
+            let told: Vec<_> = told.filter(|event| event.what.as_str() == "ended").map(|event| event.what).collect();
+            assert!(matches!(told[..], [What::Ended { reason: told, by: None, .. }] if told == reason), "{told:?}");
+            let stats = sessions.stats();
+            assert_eq!((stats.sessions, stats.expired, stats.revoked), (0, 1, 0));
+        }
+    }
 }
 
 #[test]
