@@ -121,14 +121,19 @@ impl<T> Future for Receipt<T> {
         if let Some(drive) = &self.drive {
             drive();
         }
+        // Cloned before the lock and dropped after it: a waker is not ours.
+        let next = State::Waiting(Some(context.waker().clone()));
         let mut state = self.shared.state.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Ready(result) => Poll::Ready(result),
-            State::Waiting(_) | State::Taken => {
-                *state = State::Waiting(Some(context.waker().clone()));
-                Poll::Pending
-            }
+        let before = std::mem::replace(&mut *state, next);
+        if let State::Ready(result) = before {
+            let next = std::mem::replace(&mut *state, State::Taken);
+            drop(state);
+            drop(next);
+            return Poll::Ready(result);
         }
+        drop(state);
+        drop(before);
+        Poll::Pending
     }
 }
 
@@ -154,6 +159,27 @@ mod tests {
         let waiter = std::thread::spawn(|| receipt.blocking_wait());
         promise.keep(Ok(7));
         assert_eq!(waiter.join().unwrap().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_waker_may_keep_the_promise_when_it_is_dropped() {
+        /// What a task holds that has the last handle to the store.
+        struct Holds(Mutex<Option<Promise<()>>>);
+        impl std::task::Wake for Holds {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Holds {
+            fn drop(&mut self) {
+                let promise = self.0.lock().take().unwrap();
+                assert!(promise.0.as_ref().unwrap().state.try_lock().is_some(), "it would wait for itself");
+            }
+        }
+        let (promise, mut receipt) = promise::<()>();
+        let waker = Waker::from(Arc::new(Holds(Mutex::new(Some(promise)))));
+        assert!(Pin::new(&mut receipt).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert!(Pin::new(&mut receipt).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(receipt.blocking_wait().unwrap_err().kind(), ErrorKind::Unknown);
     }
 
     #[test]
