@@ -30,11 +30,7 @@ impl Engine {
             let engine = Arc::clone(self);
             let body = move || {
                 if catch_unwind(AssertUnwindSafe(|| run(&engine))).is_err() {
-                    engine.health.poison(std::thread::current().name().unwrap_or("worker"));
-                    engine.refuse(engine.queue.shut());
-                    engine.wake_everybody();
-                    engine.finish_events();
-                    engine.deliver();
+                    engine.stop(std::thread::current().name().unwrap_or("worker"));
                 }
             };
             std::thread::Builder::new()
@@ -51,6 +47,17 @@ impl Engine {
             self.threads.lock().push(spawn(name, run)?);
         }
         Ok(())
+    }
+
+    /// After a panic in a worker: tells everybody who waits for anything.
+    fn stop(self: &Arc<Self>, worker: &str) {
+        self.health.poison(worker);
+        self.refuse(self.queue.shut());
+        self.wake_everybody();
+        // It reads the disk, which may be what panicked.
+        let _ = catch_unwind(AssertUnwindSafe(|| while self.hand_on_events() {}));
+        self.finish_events();
+        self.deliver();
     }
 
     fn run_writer(self: &Arc<Self>) {
@@ -113,6 +120,10 @@ impl Engine {
 
     /// Does all work that is due, for an engine without threads.
     pub(crate) fn run_pending(self: &Arc<Self>) {
+        if self.check_open().is_err() {
+            // What ends now is for the next start to tell.
+            return self.deliver();
+        }
         {
             // First, because it may make sessions expire.
             let _turn = self.writer.lock();
@@ -161,5 +172,74 @@ impl Engine {
             Some(error) => Err(error),
             None => closed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::super::events::{Happening, Ring};
+    use super::super::{EndReason, Ended};
+    use super::*;
+    use crate::options::Options;
+    use crate::storage::disk::{Disk, SimDisk};
+    use crate::time::ManualClock;
+    use crate::token::Entropy;
+
+    /// Randomness that panics when told to, on whatever thread asks for it.
+    #[derive(Debug, Default)]
+    struct Panics(AtomicBool);
+
+    impl Entropy for Panics {
+        fn fill(&self, bytes: &mut [u8]) -> Result<()> {
+            if self.0.load(Ordering::SeqCst) {
+                std::panic::resume_unwind(Box::new("as told"));
+            }
+            crate::token::OsEntropy.fill(bytes)
+        }
+    }
+
+    fn open(options: &Options) -> (Arc<Engine>, Arc<Panics>) {
+        let (disk, entropy): (Arc<dyn Disk>, _) = (Arc::new(SimDisk::memory()), Arc::new(Panics::default()));
+        let settings = options.check().unwrap();
+        (Engine::open(&disk, settings, Arc::clone(&entropy) as Arc<dyn Entropy>).unwrap().0, entropy)
+    }
+
+    fn read(ring: &Ring, engine: &Engine) -> Vec<Happening> {
+        std::iter::from_fn(|| ring.wait(engine, None)).map(|note| note.what).collect()
+    }
+
+    #[test]
+    fn a_panic_in_a_worker_is_told_to_everybody() {
+        let (engine, entropy) = open(&Options::new());
+        let ring = engine.subscribe();
+        let (cell, _) = engine.begin(Arc::from([]), 0).unwrap();
+        let waiting = Ended::of(Arc::clone(&cell), 0);
+        let nowhere = Ended::of_nothing(Arc::clone(&engine));
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read(&ring, &engine));
+            let waiters = [waiting, nowhere].map(|ended| scope.spawn(|| ended.blocking_wait()));
+            entropy.0.store(true, Ordering::SeqCst);
+            let unknown = engine.save(&cell, 0).unwrap().blocking_wait().unwrap_err();
+            assert_eq!(unknown.kind(), ErrorKind::Unknown);
+            assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap() == EndReason::Fault));
+            assert!(matches!(reader.join().unwrap()[..], [Happening::Created]), "and then its end");
+        });
+        assert_eq!(Ended::of(cell, 0).blocking_wait(), EndReason::Fault, "asked afterwards");
+        assert!(engine.trouble().unwrap().contains("dwell-writer"));
+        assert_eq!(engine.check_open().unwrap_err().kind(), ErrorKind::Closed);
+        engine.close().unwrap_err();
+    }
+
+    #[test]
+    fn what_happened_before_a_panic_is_told_before_the_end() {
+        let (engine, _) = open(&Options::new().clock(ManualClock::new()).manual_workers());
+        let ring = engine.subscribe();
+        engine.begin(Arc::from([]), 0).unwrap();
+        engine.stop("a worker");
+        assert!(matches!(read(&ring, &engine)[..], [Happening::Created]));
+        engine.close().unwrap_err();
     }
 }
