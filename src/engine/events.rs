@@ -300,6 +300,11 @@ impl Hub {
         self.nameless.load(Ordering::Acquire) > 0
     }
 
+    /// Whether anybody ever subscribed, and so was told of what was noted before.
+    pub(super) fn were_listened_to(&self) -> bool {
+        self.rings.lock().claimed
+    }
+
     fn set_full(&self) {
         let _ = self.interest.compare_exchange(BACKLOG, FULL, Ordering::AcqRel, Ordering::Relaxed);
     }
@@ -447,10 +452,12 @@ impl Engine {
     }
 
     pub(crate) fn unsubscribe(&self, ring: &Arc<Ring>) {
-        let mut rings = self.events.rings.lock();
-        rings.list.retain(|other| !Arc::ptr_eq(other, ring));
-        if rings.list.is_empty() {
-            self.events.interest.store(NOBODY, Ordering::Release);
+        {
+            let mut rings = self.events.rings.lock();
+            rings.list.retain(|other| !Arc::ptr_eq(other, ring));
+            if rings.list.is_empty() {
+                self.events.interest.store(NOBODY, Ordering::Release);
+            }
         }
     }
 

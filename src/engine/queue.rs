@@ -52,6 +52,8 @@ pub(crate) struct Pending {
     pub(crate) urgent: bool,
     /// When the first change came in that nobody waits for, in engine milliseconds.
     pub(crate) behind_since_ms: Option<u64>,
+    /// Some of the rows to be swept are of sessions that ran out while nothing ran.
+    pub(crate) ran_out_before: bool,
     /// When the first row came in that is to be swept.
     pub(crate) swept_since_ms: Option<u64>,
     /// Set by the writer: the clock has not been written for long.
@@ -218,6 +220,13 @@ impl Queue {
         });
     }
 
+    /// Queues rows for the sweep that were found dead at the start.
+    pub(crate) fn push_found(&self, swept: Vec<Swept>, now_ms: u64) {
+        let ran_out = swept.iter().any(|swept| swept.cutoff.is_none());
+        self.pending.lock().ran_out_before |= ran_out;
+        self.push_swept(swept, now_ms);
+    }
+
     /// Queues the row of an ended session; nobody waits for it here.
     pub(crate) fn push_dead(&self, row: Row, now_ms: u64) {
         self.push_behind(now_ms, |pending| {
@@ -332,6 +341,7 @@ impl Pending {
         self.cells.is_empty()
             && self.groups.is_empty()
             && self.dead.is_empty()
+            && self.swept.is_empty()
             && self.cutoffs.is_empty()
             && self.emptied.is_empty()
             && self.touches.is_empty()

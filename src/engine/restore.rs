@@ -157,7 +157,7 @@ impl Engine {
             self.unarmed.lock().extend(part.filed);
             part.dead.iter().for_each(|&row| self.queue.push_dead(row, now_ms));
             if !part.swept.is_empty() {
-                self.queue.push_swept(part.swept, now_ms);
+                self.queue.push_found(part.swept, now_ms);
             }
         }
         self.counters.expired.add(found.expired);

@@ -23,6 +23,8 @@ use crate::storage::{self, Batch, Put};
 pub(crate) struct Machine {
     storage: Option<storage::Writer>,
     sweep: Sweep,
+    /// Rows that were found dead at the start may be left in it.
+    ran_out_before: bool,
     /// When the last batch was written, if the file has not been settled since.
     unsettled_since_ms: Option<u64>,
     /// When the clock was written last, or tried to.
@@ -51,7 +53,8 @@ struct Built {
 
 impl Machine {
     pub(crate) fn new(storage: storage::Writer, now_ms: u64) -> Self {
-        Self { storage: Some(storage), sweep: Sweep::default(), unsettled_since_ms: None, stamped_ms: now_ms }
+        let sweep = Sweep::default();
+        Self { storage: Some(storage), sweep, ran_out_before: false, unsettled_since_ms: None, stamped_ms: now_ms }
     }
 
     /// Lets the store be written to, once it was found to be whole.
@@ -103,7 +106,9 @@ impl Machine {
             // Whatever comes of it, it is not due again at once.
             self.stamped_ms = engine.clock.now_ms();
         }
+        self.ran_out_before |= pending.ran_out_before;
         let result = self.write_batch(engine, pending);
+        self.ran_out_before &= self.sweep.due_ms().is_some();
         for waiter in waiters {
             engine.answers.push(Answer::Waiter(waiter, result.clone()));
         }
@@ -140,11 +145,26 @@ impl Machine {
         }
     }
 
-    /// Writes everything that is left and closes the file.
+    /// Leaves what ran out while nothing ran to the next start, names included, if nobody was there to be told of it and
+    /// it was not swept all the same.
+    fn leave_untold(&mut self, engine: &Engine, pending: &mut Pending) {
+        if (self.ran_out_before || pending.ran_out_before) && !engine.events.were_listened_to() {
+            pending.swept.clear();
+            pending.emptied.clear();
+            self.sweep = Sweep::default();
+        }
+    }
+
+    /// Writes everything that is left and closes the file. Of the rows to be swept as many as take little time: what is
+    /// left of them is told of again.
     pub(crate) fn close(&mut self, engine: &Arc<Engine>) -> Result<()> {
         engine.look_at_wall();
         // Taking effect may queue a little more, so until nothing is left.
-        while let Some(pending) = engine.queue.take(0, true).ok().filter(|pending| !pending.is_empty()) {
+        while let Ok(mut pending) = engine.queue.take(0, true) {
+            self.leave_untold(engine, &mut pending);
+            if pending.is_empty() {
+                break;
+            }
             // Names that events need stay until they are read.
             while engine.hand_on_events() {}
             self.write(engine, pending);
@@ -152,7 +172,9 @@ impl Machine {
         engine.refuse(engine.queue.shut());
         while engine.hand_on_events() {}
         let Some(mut storage) = self.storage.take() else { return Ok(()) };
-        let last = Batch { touches: engine.touch_blocks(), replace_touches: true, ..engine.empty_batch() };
+        let mut last = Batch { touches: engine.touch_blocks(), replace_touches: true, ..engine.empty_batch() };
+        let swept = self.sweep.take_rows(self.sweep.share(false, 0, engine.clock.now_ms()));
+        last.deletes.extend(swept.into_iter().map(|swept| swept.row));
         let touched = if engine.health.check_writable().is_ok() { storage.apply(&last) } else { Ok(()) };
         let closed = storage.close();
         touched.and(closed)

@@ -5,7 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use dwell::sim::Directory;
-use dwell::{AtLimit, EndReason, Event, Events, Field, ManualClock, Options, RevokedBy, Session, SessionId, Sessions};
+use dwell::{
+    AtLimit, EndReason, Event, Events, Field, ManualClock, Options, RevokedBy, Session, SessionId, Sessions,
+};
 use dwell::{SignIn, What};
 
 use crate::support::store_file::{NAME, Table, read, write};
@@ -244,6 +246,50 @@ fn what_expired_while_nothing_ran_is_told_again_until_it_is_swept() {
     let mut events = sessions.events();
     sessions.run_pending();
     assert_eq!(all(&mut events), [], "swept is told no more");
+}
+
+#[test]
+fn a_clean_close_leaves_nothing_to_tell_again() {
+    let (options, clock) = manual();
+    let options = options.idle_timeout(MINUTE);
+    let (directory, sessions) = cold(&options, &["ada", "bob"]);
+    sessions.close().unwrap();
+    clock.advance(5 * MINUTE);
+    // Nobody is there to be told.
+    directory.open(&options).unwrap().close().unwrap();
+    let sessions = directory.open(&options).unwrap();
+    let mut events = sessions.events();
+    sign_in(&sessions, "cay");
+    let reasons = |events: &mut Events| all(events).into_iter().map(|event| event.what.as_str()).collect::<Vec<_>>();
+    assert_eq!(reasons(&mut events), ["ended", "ended", "signed_in"]);
+    sessions.close().unwrap();
+    let sessions = directory.open(&options).unwrap();
+    let mut events = sessions.events();
+    clock.advance(5 * MINUTE);
+    sessions.run_pending();
+    assert_eq!(reasons(&mut events), ["ended"]);
+    sessions.close().unwrap();
+    let sessions = directory.open(&options).unwrap();
+    let mut events = sessions.events();
+    sessions.run_pending();
+    assert_eq!(all(&mut events), []);
+    assert_eq!(sessions.stats().principals, 0);
+}
+
+#[test]
+fn after_the_end_of_the_stream_nothing_comes() {
+    let (options, clock) = manual();
+    let sessions = options.idle_timeout(MINUTE).in_memory().unwrap();
+    let mut events = sessions.events();
+    let session = signed_in(&sessions, "ada");
+    let ended = session.ended();
+    sessions.clone().close().unwrap();
+    assert_eq!(events.recv().unwrap().what.as_str(), "signed_in");
+    assert_eq!(events.recv(), None);
+    clock.advance(5 * MINUTE);
+    assert_eq!(ended.blocking_wait(), EndReason::Shutdown);
+    sessions.run_pending();
+    assert_eq!(events.recv(), None, "the next start tells what ran out since");
 }
 
 #[test]
