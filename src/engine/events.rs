@@ -459,6 +459,9 @@ impl Engine {
                 self.events.interest.store(NOBODY, Ordering::Release);
             }
         }
+        // Whoever hands events on may have the ring for a moment longer, and a waker is not to be dropped there.
+        let waker = ring.state.lock().waker.take();
+        drop(waker);
     }
 
     /// Lets readers come to the end, after what is left.
@@ -493,6 +496,28 @@ mod tests {
         ring.push(&[Note::missed(2, at), created]);
         let state = ring.state.lock();
         assert_eq!((state.notes[0].missed_count(), state.missed), (10, 1));
+    }
+
+    #[test]
+    fn a_waker_goes_with_its_reader() {
+        struct Nobody;
+        impl std::task::Wake for Nobody {
+            fn wake(self: Arc<Self>) {}
+        }
+        let settings = Options::new().manual_workers().check().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::memory());
+        let (engine, _) = Engine::open(&disk, settings, Arc::new(OsEntropy)).unwrap();
+        let ring = engine.subscribe();
+        let nobody = Arc::new(Nobody);
+        let waker = Waker::from(Arc::clone(&nobody));
+        assert!(ring.poll(&engine, &Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        // As events that are handed on at the same time hold it.
+        let held = Arc::clone(&ring);
+        engine.unsubscribe(&ring);
+        assert_eq!(Arc::strong_count(&nobody), 1);
+        drop(held);
+        engine.close().unwrap();
     }
 
     #[test]
