@@ -40,7 +40,7 @@ pub struct Event {
     pub session: Option<SessionId>,
     /// Who is, was or wanted to be signed in; `None` for an anonymous session, or if the name could not be read.
     pub principal: Option<Arc<str>>,
-    /// What the session granted.
+    /// What the session granted, or would have.
     pub class: Option<Class>,
     /// When the session began, if that was in memory.
     pub created: Option<Timestamp>,
@@ -85,7 +85,7 @@ pub enum What {
         /// What call it was, if it was [revoked](EndReason::Revoked).
         by: Option<RevokedBy>,
     },
-    /// A sign-in was refused.
+    /// A sign-in was refused, or the first write of a visitor without a session.
     #[non_exhaustive]
     Refused {
         /// Why.
@@ -95,7 +95,8 @@ pub enum What {
     Disabled,
     /// The principal can sign in again.
     Enabled,
-    /// A row on disk could not be verified when the store was opened, so no session came of it.
+    /// A row on disk could not be verified when the store was opened, so no session came of it; or when it was to be
+    /// [listed](crate::Sessions::of), each time, so it was left out.
     RowRefused,
     /// This many events were not kept at this place, because too many waited.
     Missed(u64),
@@ -115,7 +116,7 @@ pub enum RevokedBy {
     Disable,
 }
 
-/// Why a sign-in was refused.
+/// Why a sign-in, or a visitor's first write, was refused.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusedFor {

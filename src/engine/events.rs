@@ -382,6 +382,12 @@ impl Engine {
         });
     }
 
+    /// Notes that a visitor could not have a session.
+    pub(super) fn note_refused_visitor(&self) {
+        let what = Happening::Refused(Refusal::StoreFull);
+        self.note(|| Note { what, class: Some(ClassByte::Anonymous), ..Note::missed(0, self.clock.wall()) });
+    }
+
     /// Notes a row that could not be verified, of which nothing else can be believed.
     pub(super) fn note_refused_row(&self, row: Row) {
         self.note(|| Note { row: Some(row), what: Happening::RowRefused, ..Note::missed(0, self.clock.wall()) });

@@ -47,7 +47,9 @@ impl Engine {
             // Damaged; or ended by a commit that takes effect before the writer's turn is over.
             drop(self.writer.lock());
             live = self.look(principal);
-            self.counters.refused_rows.add(unknown.iter().filter(|row| live.contains_key(row)).count());
+            unknown.retain(|row| live.contains_key(row));
+            self.counters.refused_rows.add(unknown.len());
+            unknown.into_iter().for_each(|row| self.note_refused_row(row));
         }
         listed.retain_mut(|listed| {
             let found = live.get(&listed.row);

@@ -118,6 +118,7 @@ impl Engine {
             }
             // Where those who signed in fill the store alone, ending strangers' sessions would help nobody.
             if oldest == SlotId::NONE || live.saturating_sub(count) >= self.settings.sessions_max {
+                self.note_refused_visitor();
                 return Err(Error::new(ErrorKind::Refused, "the store holds as many sessions as it may"));
             }
             self.evict_anonymous(locked, oldest);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dwell::sim::Directory;
 use dwell::{
-    AtLimit, EndReason, Event, Events, Field, ManualClock, Options, RevokedBy, Session, SessionId, Sessions,
+    AtLimit, EndReason, ErrorKind, Event, Events, Field, ManualClock, Options, RevokedBy, Session, SessionId, Sessions,
 };
 use dwell::{SignIn, What};
 
@@ -147,10 +147,12 @@ fn limits_end_the_oldest_or_refuse() {
     drop(signed_in(&sessions, "ada"));
     drop(sessions.start().sign_in("ada").unwrap_err());
     drop(sessions.start().sign_in("bob").unwrap_err());
+    assert_eq!(sessions.start().set(NUMBER, &1).unwrap_err().kind(), ErrorKind::Refused);
     reader.expect(&[
         "signed_in method=0 remembered=false session=0 class=authenticated principal=\"ada\"",
         "refused why=at_limit principal=\"ada\"",
         "refused why=store_full principal=\"bob\"",
+        "refused why=store_full class=anonymous",
     ]);
 }
 

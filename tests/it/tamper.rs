@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use dwell::sim::Directory;
-use dwell::{AtLimit, Error, ErrorKind, Field, Options, Sessions, SignIn, Token};
+use dwell::{AtLimit, Error, ErrorKind, Field, Options, Sessions, SignIn, Token, What};
 
 use crate::support::store_file::{FORMAT, KEYS, NAME, STATE, Table, drop_table, read, write};
 use crate::support::{manual, sign_in, whose};
@@ -271,8 +271,12 @@ fn a_header_damaged_while_running_hides_no_other_session_and_can_be_ended() {
         places.into_iter().for_each(|place| bytes[place + 8] ^= 1);
     });
     assert_eq!(sessions.load(&tokens[0]).unwrap_err().kind(), ErrorKind::Corrupt);
+    let mut events = sessions.events();
     let listed = sessions.of("ada").unwrap();
     assert_eq!((listed.len(), sessions.stats().refused_rows), (299, 1));
+    sessions.run_pending();
+    let told = std::iter::from_fn(|| events.try_next()).map(|event| (event.what, event.session));
+    assert_eq!(told.collect::<Vec<_>>(), [(What::RowRefused, Some(id))]);
     assert!(listed.iter().all(|info| info.id != id));
     sessions.revoke(listed[0].id).unwrap().unwrap().blocking_wait().unwrap();
     assert_eq!(sessions.of("ada").unwrap().len(), 298);
