@@ -4,13 +4,13 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use dwell::sim::Directory;
-use dwell::{AtLimit, EndReason, Ended, ErrorKind, Field, Options, Session, Sessions, What};
+use dwell::{AtLimit, EndReason, Ended, ErrorKind, Field, ManualClock, Options, Session, Sessions, What};
 
 use crate::rng::{Rng, seeds};
 use crate::support::manual;
@@ -310,6 +310,74 @@ fn a_waiter_that_goes_leaves_nothing() {
     drop(session.destroy().unwrap());
     sessions.run_pending();
     assert_eq!(count.0.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn the_last_task_that_asked_is_woken() {
+    let (options, _clock) = manual();
+    let sessions = options.in_memory().unwrap();
+    let session = signed_in(&sessions, "ada");
+    let (first, mut last) = (Arc::new(Count::default()), Waiter::of(&session));
+    let mut both = session.ended();
+    for count in [&first, &last.count] {
+        let waker = Waker::from(Arc::clone(count));
+        assert!(Pin::new(&mut both).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!(Arc::strong_count(&first), 1, "its waker is gone");
+    drop(session.destroy().unwrap());
+    sessions.run_pending();
+    assert_eq!((first.0.load(Ordering::SeqCst), last.woken()), (0, 2));
+    assert_eq!(last.told(), Some(EndReason::SignedOut));
+}
+
+#[test]
+fn a_session_that_was_read_from_disk_again_is_waited_for_like_any() {
+    let (options, _clock) = manual();
+    let sessions = options.cache_bytes(1024).in_memory().unwrap();
+    let begin = |who: &str| {
+        let session = signed_in(&sessions, who);
+        session.set(BLOB, &vec![7; 1000]).unwrap();
+        session.save().unwrap().blocking_wait().unwrap();
+        session
+    };
+    let ada = begin("ada");
+    let (id, token) = (ada.id().unwrap(), ada.token().unwrap());
+    drop(ada);
+    let others = || (0..1000).for_each(|number| drop(begin(&format!("person {number}"))));
+    others();
+    assert!(sessions.stats().cached < 900, "not all fit");
+    let load = || sessions.load(&token).unwrap().unwrap();
+    let mut waiters = [Waiter::of(&load()), Waiter::of(&load())];
+    others();
+    sessions.revoke(id).unwrap().unwrap().blocking_wait().unwrap();
+    waiters.iter_mut().for_each(|waiter| assert_eq!(waiter.told(), Some(EndReason::Revoked)));
+}
+
+/// Says when it is woken.
+struct Tells(mpsc::Sender<()>);
+
+impl Wake for Tells {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).unwrap();
+    }
+}
+
+/// No commit, no event: nothing else makes a worker look up.
+#[test]
+fn an_end_wakes_by_itself() {
+    let sessions = Options::new().clock(ManualClock::new()).anonymous_in_memory().in_memory().unwrap();
+    drop(sessions.events());
+    for _ in 0..100 {
+        let session = sessions.start();
+        session.set(BLOB, &vec![7]).unwrap();
+        let (tells, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tells(tells)));
+        let mut ended = session.ended();
+        assert!(Pin::new(&mut ended).poll(&mut Context::from_waker(&waker)).is_pending());
+        session.destroy().unwrap().blocking_wait().unwrap();
+        told.recv_timeout(MINUTE).unwrap();
+        assert_eq!(ended.blocking_wait(), EndReason::SignedOut);
+    }
 }
 
 /// Ends another session and waits for one when woken, and then panics.

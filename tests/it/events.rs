@@ -380,6 +380,33 @@ fn a_reader_that_is_too_slow_is_told_how_much_it_missed_where_it_missed_it() {
 }
 
 #[test]
+fn events_on_their_way_to_readers_have_a_limit_too() {
+    let (options, _clock) = manual();
+    let options = options.anonymous_in_memory().sessions_max(500_000).events_kept(100_000);
+    let sessions = options.in_memory().unwrap();
+    let mut events = sessions.events();
+    for _ in 0..2 {
+        (0..20_000).for_each(|_| sessions.start().set(NUMBER, &1).unwrap());
+        sessions.run_pending();
+        assert_eq!(numbers(&mut events), (16_384, vec![20_000 - 16_384]));
+    }
+}
+
+#[test]
+fn who_subscribes_after_the_close_gets_what_was_kept_and_then_the_end() {
+    for threads in [false, true] {
+        let (options, _clock) = manual();
+        let options = if threads { Options::new() } else { options };
+        let sessions = options.in_memory().unwrap();
+        drop(signed_in(&sessions, "ada"));
+        sessions.clone().close().unwrap();
+        let (mut first, mut second) = (sessions.events(), sessions.events());
+        assert_eq!(first.recv().map(|event| event.what.as_str()), Some("signed_in"));
+        assert_eq!((first.recv(), second.recv()), (None, None));
+    }
+}
+
+#[test]
 fn a_subscriber_that_never_reads_or_panics_holds_up_nothing() {
     let clock = ManualClock::new();
     let sessions = Options::new().clock(clock).events_kept(4).in_memory().unwrap();

@@ -92,6 +92,19 @@ async fn every_profile_has_visitors() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_closed_is_an_error_and_no_panic() {
+    for layer in profiles() {
+        let mut ada = Visitor::new(app(&layer), &layer);
+        ada.sign_in("ada").await.unwrap();
+        layer.site().sessions().clone().close().unwrap();
+        assert_eq!(ada.session().unwrap_err().kind(), ErrorKind::Closed, "{layer:?}");
+        assert_eq!(ada.csrf_token().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(ada.sign_in("eve").await.unwrap_err().kind(), ErrorKind::Closed);
+        assert!(format!("{ada:?}").contains("Visitor"));
+    }
+}
+
+#[tokio::test]
 async fn requests_say_where_they_come_from_as_browsers_do() {
     let expected = [
         "GET 127.0.0.1:3000 - same-origin Some(127.0.0.1)",

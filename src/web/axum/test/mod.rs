@@ -181,15 +181,19 @@ impl<S> Visitor<S> {
     /// # Panics
     /// If that is no method or no path, or if the session cannot be read.
     pub fn request(&self, method: &str, path: &str) -> Builder {
+        self.try_request(method, path).expect("the session can be read")
+    }
+
+    fn try_request(&self, method: &str, path: &str) -> Result<Builder> {
         let mut builder = Request::builder().method(method).uri(path);
         if let Some(headers) = builder.headers_mut() {
-            self.dress(headers, path, !matches!(method, "GET" | "HEAD" | "OPTIONS"));
+            self.dress(headers, path, !matches!(method, "GET" | "HEAD" | "OPTIONS"))?;
         }
-        builder
+        Ok(builder)
     }
 
     /// What a browser adds to a request; what is there already stays.
-    fn dress(&self, headers: &mut HeaderMap, path: &str, is_unsafe: bool) {
+    fn dress(&self, headers: &mut HeaderMap, path: &str, is_unsafe: bool) -> Result<()> {
         let mut add = |name: HeaderName, value: &[u8]| {
             let value = HeaderValue::from_bytes(value).expect("browsers send what fits into a header");
             headers.entry(name).or_insert(value);
@@ -202,7 +206,7 @@ impl<S> Visitor<S> {
         if !cookies.is_empty() {
             add(header::COOKIE, &cookies);
         }
-        if let Some((name, companion)) = self.companion().expect("the session can be read") {
+        if let Some((name, companion)) = self.companion()? {
             add(name, companion.as_bytes());
         }
         if self.front.tells_fetch_site() {
@@ -211,6 +215,7 @@ impl<S> Visitor<S> {
         if is_unsafe {
             add(header::ORIGIN, self.front.origin().as_bytes());
         }
+        Ok(())
     }
 
     /// The secret that a page of this visitor's session was given, and its header, where the profile wants one.
@@ -231,7 +236,7 @@ impl<S> Visitor<S> {
 
     /// The visitor as the layer sees them.
     fn exchange(&self) -> Result<Exchange> {
-        let (parts, ()) = self.connected(self.request("GET", "/").body(()).expect("a request")).into_parts();
+        let (parts, ()) = self.connected(self.try_request("GET", "/")?.body(()).expect("a request")).into_parts();
         let admitted = self.site.admit(&facts(&parts).passive());
         let admitted =
             admitted.map_err(|cause| Error::invalid("the site does not admit its own page").because(cause))?;
@@ -268,7 +273,7 @@ where
     /// Asks for a page, and reads the answer to its end.
     ///
     /// # Panics
-    /// If that is no path, or if the application fails instead of answering.
+    /// If that is no path, if the application fails instead of answering, or if the session cannot be read.
     pub async fn get(&mut self, path: &str) -> Answer {
         let request = self.request("GET", path).body(Body::empty());
         self.ask(request.expect("a path")).await
@@ -333,7 +338,7 @@ where
     /// it may be one that does not end.
     ///
     /// # Panics
-    /// If the application fails instead of answering.
+    /// If the application fails instead of answering, or if the session cannot be read.
     ///
     /// ```
     /// # use axum::{Router, body::Body, http::Request, routing::post};
@@ -352,7 +357,7 @@ where
     pub async fn send(&mut self, request: Request<Body>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
-        self.dress(&mut parts.headers, &path, !parts.method.is_safe());
+        self.dress(&mut parts.headers, &path, !parts.method.is_safe()).expect("the session can be read");
         let request = self.connected(Request::from_parts(parts, body));
         let mut app = self.app.clone();
         poll_fn(|context| app.poll_ready(context)).await.expect("the application answers");
