@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::engine::{By, EndReason, Engine, Happening, Note, Refusal, Ring, Why};
+use crate::engine::{By, EndReason, Engine, Flaw, Happening, Note, Refusal, Ring, Why};
 use crate::sign_in::Class;
 use crate::storage::record::Row;
 use crate::time::Timestamp;
@@ -95,11 +95,66 @@ pub enum What {
     Disabled,
     /// The principal can sign in again.
     Enabled,
+    /// Requests were refused before the application saw them. Told at most once a second for each reason, with how many
+    /// there were since it was told the last time; the rest is told with the next.
+    #[non_exhaustive]
+    RequestsRefused {
+        /// What was wrong with them.
+        why: RequestFlaw,
+        /// How many.
+        count: u64,
+        /// They were let through, because the site only [logs](crate::web::Dangerous::log_only).
+        let_through: bool,
+    },
     /// A row on disk could not be verified when the store was opened, so no session came of it; or when it was to be
     /// [listed](crate::Sessions::of), each time, so it was left out.
     RowRefused,
     /// This many events were not kept at this place, because too many waited.
     Missed(u64),
+}
+
+/// What was wrong with a request.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestFlaw {
+    /// Its host is not one of the site's, or makes no sense.
+    Host,
+    /// It may change something, and comes from a page of another site.
+    Page,
+    /// It may change something, and does not show the page's token.
+    Token,
+    /// It lacks the secret that goes with the session's cookie, where the profile asks for one.
+    Companion,
+    /// Its cookies hold two sessions, or too many tokens: somebody else may have put one there. It went on without a session.
+    Cookies,
+    /// It would have begun one session too many.
+    Flood,
+}
+
+impl RequestFlaw {
+    /// A stable name for logs, such as `token`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Page => "page",
+            Self::Token => "token",
+            Self::Companion => "companion",
+            Self::Cookies => "cookies",
+            Self::Flood => "flood",
+        }
+    }
+
+    const fn of(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Host => Self::Host,
+            Flaw::Page => Self::Page,
+            Flaw::Token => Self::Token,
+            Flaw::Companion => Self::Companion,
+            Flaw::Cookies => Self::Cookies,
+            Flaw::Flood => Self::Flood,
+        }
+    }
 }
 
 /// What call ended a session.
@@ -145,6 +200,7 @@ impl What {
             Self::Disabled => "disabled",
             Self::Enabled => "enabled",
             Self::RowRefused => "row_refused",
+            Self::RequestsRefused { .. } => "requests_refused",
             Self::Missed(_) => "missed",
         }
     }
@@ -173,6 +229,9 @@ impl What {
                 RefusedFor::AtLimit => " why=at_limit",
                 RefusedFor::StoreFull => " why=store_full",
             }),
+            Self::RequestsRefused { why, count, let_through } => {
+                write!(f, " why={} count={count} let_through={let_through}", why.as_str())
+            }
             Self::Missed(count) => write!(f, " count={count}"),
             Self::Created | Self::Disabled | Self::Enabled | Self::RowRefused => Ok(()),
         }
@@ -298,6 +357,9 @@ impl Events {
             Happening::Disabled => What::Disabled,
             Happening::Enabled => What::Enabled,
             Happening::RowRefused => What::RowRefused,
+            Happening::RequestRefused { flaw, count, let_through } => {
+                What::RequestsRefused { why: RequestFlaw::of(flaw), count, let_through }
+            }
             Happening::Missed(count) => What::Missed(count),
         };
         Event {

@@ -94,7 +94,7 @@ pub use web::axum;
 
 pub use engine::{EndReason, Ended, Receipt};
 pub use error::{Error, ErrorKind, Result};
-pub use events::{Event, Events, EventsIter, RefusedFor, RevokedBy, What};
+pub use events::{Event, Events, EventsIter, RefusedFor, RequestFlaw, RevokedBy, What};
 pub use field::{Field, Old, View};
 pub use options::{AtLimit, Options};
 pub use session::Session;

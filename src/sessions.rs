@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{Engine, Found, Hot, Receipt, Spare};
+use crate::engine::{Engine, Flaw, Found, Hot, Receipt, Spare};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::options::Options;
@@ -141,6 +141,11 @@ impl Sessions {
     #[cfg(feature = "rate-limit")]
     pub(crate) fn now_ms(&self) -> u64 {
         self.0.engine.clock.now_ms()
+    }
+
+    /// Notes a request that was refused, or let through although it should not have been.
+    pub(crate) fn note_flaw(&self, flaw: Flaw, let_through: bool) {
+        self.0.engine.note_flaw(flaw, let_through);
     }
 
     /// Engine time.

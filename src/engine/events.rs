@@ -18,6 +18,7 @@ use super::Engine;
 use super::cell::Cell;
 use super::ended::EndReason;
 use super::queue::Answer;
+use super::refused::Flaw;
 use super::slot::ProfileId;
 use crate::storage::record::{ClassByte, Header, PrincipalRef, Row};
 use crate::time::{Tick, Timestamp};
@@ -50,6 +51,12 @@ pub(crate) enum Happening {
     Disabled,
     Enabled,
     RowRefused,
+    /// So many requests since the last such note.
+    RequestRefused {
+        flaw: Flaw,
+        count: u64,
+        let_through: bool,
+    },
     /// This many events were not kept.
     Missed(u64),
 }
@@ -101,7 +108,7 @@ impl Note {
         self.principal.0 != PrincipalRef::NONE.0 && self.name.is_none()
     }
 
-    const fn missed(count: u64, at: Timestamp) -> Self {
+    pub(super) const fn missed(count: u64, at: Timestamp) -> Self {
         let what = Happening::Missed(count);
         Self { what, at, row: None, principal: PrincipalRef::NONE, name: None, class: None, created: None }
     }

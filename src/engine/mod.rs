@@ -49,6 +49,7 @@ mod publish;
 mod queue;
 mod reaper;
 mod receipt;
+mod refused;
 mod restore;
 mod slab;
 mod slot;
@@ -73,6 +74,7 @@ pub(crate) use list::Listed;
 pub(crate) use load::Hot;
 use parking_lot::Mutex;
 pub use receipt::Receipt;
+pub(crate) use refused::Flaw;
 pub(crate) use restore::Found;
 
 use crate::error::Result;
@@ -100,6 +102,7 @@ pub(crate) struct Engine {
     answers: queue::Answers,
     waiting: ended::Waiting,
     events: events::Hub,
+    refused: refused::Refused,
     next_row: AtomicU64,
     next_memory_row: AtomicU64,
     /// Data of sessions that stay off the disk.
@@ -192,6 +195,7 @@ impl Engine {
             answers: queue::Answers::default(),
             waiting: ended::Waiting::default(),
             events: events::Hub::new(),
+            refused: refused::Refused::default(),
             next_row: AtomicU64::new(next_row.0),
             next_memory_row: AtomicU64::new(write::first_memory_row(entropy.as_ref())?),
             memory_only_bytes: AtomicUsize::new(0),

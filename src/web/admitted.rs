@@ -73,6 +73,8 @@ pub enum Opened {
 /// Whose request it is.
 pub(super) enum Found {
     Nobody,
+    /// More than one session's, so nobody's.
+    Several,
     Session(Session),
     /// A session whose companion secret the request does not have.
     Locked,
@@ -129,7 +131,7 @@ impl Admitted {
                 }
                 // Somebody else put one of them there, and nothing tells which.
                 if live.len() > 1 || self.candidates.too_many {
-                    return Ok(Found::Nobody);
+                    return Ok(Found::Several);
                 }
                 match live.pop() {
                     Some(found) => found,

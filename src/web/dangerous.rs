@@ -58,6 +58,16 @@ impl Dangerous {
         site.checked()
     }
 
+    /// Lets requests through that may be forged, because they come from a page of another site or do not show the page's
+    /// token, and only tells of them ([`What::RequestsRefused`](crate::What::RequestsRefused)): for seeing what would be
+    /// refused before it is. Until then every site that a visitor opens can act in their name. Hosts and companions are
+    /// checked all the same.
+    pub fn log_only(self) -> Site {
+        let Self(mut site) = self;
+        site.rules().log_only = true;
+        site
+    }
+
     /// Lets [`Site::listen`] and [`Site::check_address`] take any address. In the profiles for one machine every other
     /// machine then reaches the sign-in, as far as host names let it; in `lan` cookies cross the internet in the clear.
     pub fn reachable_by_other_machines(self) -> Site {

@@ -15,7 +15,7 @@ use super::admitted::{Admitted, Found, Shown};
 use super::csrf::{self, Scope};
 use super::refusal::Refusal;
 use super::site::Site;
-use crate::engine::Receipt;
+use crate::engine::{Flaw, Receipt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Session, Visit};
 use crate::sign_in::Class;
@@ -59,6 +59,9 @@ struct Inner {
 impl Exchange {
     pub(super) fn new(admitted: Admitted, found: Found) -> Self {
         let visit = Arc::new(Visit::new(admitted.caller, admitted.site.gate()));
+        if matches!(found, Found::Several) {
+            admitted.site.sessions().note_flaw(Flaw::Cookies, false);
+        }
         let found = match found {
             Found::Session(session) => Found::Session(session.observed(&visit)),
             other => other,
@@ -103,7 +106,7 @@ impl Exchange {
         self.consult();
         match &self.0.found {
             Found::Session(session) => session.clone(),
-            Found::Nobody | Found::Locked => {
+            Found::Nobody | Found::Several | Found::Locked => {
                 self.0.new.get_or_init(|| self.0.site.sessions().start().observed(&self.0.visit)).clone()
             }
         }
@@ -158,7 +161,12 @@ impl Exchange {
         if shown.map_or(Ok(false), |shown| self.is_own_token(shown, scope))? {
             return Ok(());
         }
-        Err(if matches!(self.0.found, Found::Locked) { Refusal::companion() } else { Refusal::token() })
+        let site = &self.0.site;
+        if matches!(self.0.found, Found::Locked) {
+            site.sessions().note_flaw(Flaw::Companion, false);
+            return Err(Refusal::companion());
+        }
+        site.refuse(Flaw::Token, Refusal::token())
     }
 
     fn is_own_token(&self, shown: &str, scope: Scope<'_>) -> Result<bool> {
@@ -167,7 +175,7 @@ impl Exchange {
             Found::Session(session) => {
                 Ok(session.secret(&scope.purpose())?.is_some_and(|secret| csrf::is_bound(shown, scope, &secret)))
             }
-            Found::Nobody | Found::Locked => {
+            Found::Nobody | Found::Several | Found::Locked => {
                 Ok(csrf::is_visitor(shown, scope, sessions.visitor_tags(), sessions.now()))
             }
         }
@@ -298,7 +306,7 @@ impl Exchange {
     fn current(&self) -> Option<Session> {
         match &self.0.found {
             Found::Session(session) => Some(session.clone()),
-            Found::Nobody | Found::Locked => self.0.new.get().cloned(),
+            Found::Nobody | Found::Several | Found::Locked => self.0.new.get().cloned(),
         }
     }
 }
@@ -320,9 +328,8 @@ fn max_age(session: &Session) -> Result<Option<Duration>> {
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let session = match &self.0.found {
-            Found::Nobody => None,
+            Found::Nobody | Found::Several | Found::Locked => None,
             Found::Session(session) => session.id(),
-            Found::Locked => None,
         };
         f.debug_struct("Exchange").field("site", &self.0.site).field("session", &session).finish_non_exhaustive()
     }

@@ -17,6 +17,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use crate::engine::Flaw;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Gate;
 use crate::sessions::Sessions;
@@ -130,6 +131,12 @@ impl Flood {
 
 impl Gate for Flood {
     fn admit(&self, address: Option<IpAddr>) -> Result<()> {
+        self.check(address).inspect_err(|_| self.time.0.note_flaw(Flaw::Flood, false))
+    }
+}
+
+impl Flood {
+    fn check(&self, address: Option<IpAddr>) -> Result<()> {
         // First, so that one client does not use up what all have.
         self.check_client(address)?;
         let Some(all) = &self.all else { return Ok(()) };

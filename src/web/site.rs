@@ -24,6 +24,7 @@ use super::front::Front;
 use super::host::{self, Authority, Host, HostRules, Origin, Scheme};
 use super::refusal::Refusal;
 use super::request::{COMPANION_HEADER, Line, Request, Secret, TOKEN_HEADER};
+use crate::engine::Flaw;
 use crate::error::{Error, Result};
 use crate::session::{Caller, Gate};
 use crate::sessions::Sessions;
@@ -64,6 +65,8 @@ pub(super) struct Rules {
     pub(super) profile: Profile,
     /// May be listened on at any address.
     pub(super) reachable: bool,
+    /// Forged requests are told and let through.
+    pub(super) log_only: bool,
     hosts: HostRules,
     /// Whose pages may send requests besides the site's own.
     trusted: Vec<Origin>,
@@ -152,6 +155,7 @@ impl Site {
             token_field: "csrf".to_owned(),
             profile,
             reachable: false,
+            log_only: false,
             trusted: Vec::new(),
             hosts: HostRules { scheme: Scheme::Http, loopback: true, own_address: false, names: Vec::new() },
             token_header: TOKEN_HEADER.to_owned(),
@@ -344,7 +348,7 @@ impl Site {
     /// # Errors
     /// A [`Refusal`] with status 400 or 421.
     pub fn check_host(&self, request: &Request<'_>) -> Result<(), Refusal> {
-        self.asked_host(request).map(drop)
+        self.own_host(request).map(drop)
     }
 
     /// Whether the request may go on to its session: it names a host of ours, and, if it may change something or opens a
@@ -353,13 +357,14 @@ impl Site {
     /// # Errors
     /// A [`Refusal`] with status 400, 403 or 421.
     pub fn admit(&self, request: &Request<'_>) -> Result<Admitted, Refusal> {
-        let host = self.asked_host(request)?;
+        let host = self.own_host(request)?;
         let mut candidates = Candidates::default();
         for value in cookie::values(request.cookies.iter().copied(), self.cookie_name()) {
             candidates.add(value);
         }
         if !request.is_safe || request.is_socket || request.is_stream {
-            self.check_page(request, &host, candidates.cookie_sent)?;
+            let checked = self.check_page(request, &host, candidates.cookie_sent);
+            checked.or_else(|refusal| self.refuse(Flaw::Page, refusal))?;
         }
         Ok(Admitted {
             site: self.clone(),
@@ -370,6 +375,16 @@ impl Site {
             companion: shown(request.secret(&self.0.companion_header)),
             caller: self.caller(request),
         })
+    }
+
+    /// Tells of a request that may be forged, and refuses it unless that is all that is wanted.
+    pub(super) fn refuse(&self, flaw: Flaw, refusal: Refusal) -> Result<(), Refusal> {
+        self.sessions().note_flaw(flaw, self.0.log_only);
+        if self.0.log_only { Ok(()) } else { Err(refusal) }
+    }
+
+    fn own_host(&self, request: &Request<'_>) -> Result<Authority, Refusal> {
+        self.asked_host(request).inspect_err(|_| self.sessions().note_flaw(Flaw::Host, false))
     }
 
     fn asked_host(&self, request: &Request<'_>) -> Result<Authority, Refusal> {

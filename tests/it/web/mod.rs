@@ -5,6 +5,7 @@ mod exchange;
 mod layer;
 #[cfg(feature = "axum")]
 mod routers;
+mod told;
 #[cfg(feature = "test-util")]
 mod visitor;
 

@@ -1,0 +1,104 @@
+//! What is told of requests that were refused, and what a site does that only tells.
+
+use std::time::Duration;
+
+use dwell::{Events, ManualClock, RequestFlaw, What};
+
+use super::*;
+
+const OWN: (&str, &str) = ("Origin", "http://localhost:3000");
+const FOREIGN: (&str, &str) = ("Origin", "https://evil.example");
+
+fn timed() -> (ManualClock, Sessions) {
+    let clock = ManualClock::new();
+    let sessions = Options::new().clock(clock.clone()).manual_workers().in_memory().unwrap();
+    (clock, sessions)
+}
+
+/// The refusals that were told: why, how many, and whether they were let through.
+fn told(events: &mut Events, sessions: &Sessions) -> Vec<(RequestFlaw, u64, bool)> {
+    sessions.run_pending();
+    let all = std::iter::from_fn(|| events.try_next());
+    let refusals = all.filter_map(|event| match event.what {
+        What::RequestsRefused { why, count, let_through, .. } => Some((why, count, let_through)),
+        _ => None,
+    });
+    refusals.collect()
+}
+
+#[test]
+fn each_kind_of_refusal_is_told_with_its_reason() {
+    let (_, sessions) = timed();
+    let mut events = sessions.events();
+    let site = Site::localhost(sessions.clone());
+    let cookie = signed_in(&site, "ada");
+    let other = signed_in(&site, "eve");
+    assert_eq!(told(&mut events, &sessions), []);
+
+    site.admit(&request("GET", &[("Host", "evil.example")])).unwrap_err();
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Host, 1, false)]);
+    site.admit(&request("POST", &[FOREIGN])).unwrap_err();
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Page, 1, false)]);
+    open(&site, "POST", &[OWN]).check_token(None).unwrap_err();
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Token, 1, false)]);
+    open(&site, "POST", &[OWN, ("Cookie", &cookie)]).check_token(None).unwrap_err();
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Companion, 1, false)]);
+    assert!(open(&site, "GET", &[("Cookie", &format!("{cookie}; {other}"))]).session().is_none());
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Cookies, 1, false)]);
+    let names = [RequestFlaw::Host, RequestFlaw::Page, RequestFlaw::Token, RequestFlaw::Companion];
+    assert_eq!(names.map(|flaw| flaw.as_str()), ["host", "page", "token", "companion"]);
+}
+
+#[cfg(feature = "rate-limit")]
+#[test]
+fn what_begins_too_often_is_told() {
+    let (_, sessions) = timed();
+    let mut events = sessions.events();
+    let site = Site::development(sessions.clone());
+    let site = site.new_sessions(dwell::web::NewSessions::unlimited().per_second(2));
+    let begun = (0..5).filter(|_| {
+        let session = open(&site, "GET", &[]).session_for_sign_in();
+        session.set(VISITS, &1).is_ok()
+    });
+    assert_eq!(begun.count(), 2);
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Flood, 1, false)], "the others with the next");
+}
+
+#[test]
+fn many_refusals_are_one_event_a_second() {
+    let (clock, sessions) = timed();
+    let mut events = sessions.events();
+    let site = Site::development(sessions.clone());
+    let refuse = |count: usize| {
+        for _ in 0..count {
+            site.admit(&request("POST", &[FOREIGN])).unwrap_err();
+        }
+    };
+    refuse(100);
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Page, 1, false)]);
+    clock.advance(Duration::from_secs(1));
+    refuse(50);
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Page, 100, false)], "99 from before and one");
+    clock.advance(Duration::from_secs(60));
+    refuse(1);
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Page, 50, false)]);
+}
+
+#[test]
+fn a_site_that_only_logs_lets_forged_requests_through_and_nothing_else() {
+    let (_, sessions) = timed();
+    let mut events = sessions.events();
+    let site = Site::localhost(sessions.clone()).dangerous().log_only();
+    let cookie = signed_in(&site, "ada");
+    let lines = [FOREIGN, ("Sec-Fetch-Site", "cross-site")];
+    let exchange = open(&site, "POST", &lines);
+    assert!(exchange.check_token(None).is_ok());
+    let expected = [(RequestFlaw::Page, 1, true), (RequestFlaw::Token, 1, true)];
+    assert_eq!(told(&mut events, &sessions), expected);
+    assert_eq!(site.admit(&request("POST", &[("Host", "evil.example")])).unwrap_err().status(), 400, "two hosts");
+    let locked = open(&site, "POST", &[OWN, ("Cookie", &cookie)]);
+    assert_eq!(locked.check_token(None).unwrap_err().code(), "companion");
+    assert!(locked.session().is_none());
+    let expected = [(RequestFlaw::Host, 1, false), (RequestFlaw::Companion, 1, false)];
+    assert_eq!(told(&mut events, &sessions), expected);
+}
