@@ -16,6 +16,7 @@ pub(crate) enum Flaw {
     Token,
     Companion,
     Cookies,
+    #[cfg_attr(not(feature = "rate-limit"), expect(dead_code, reason = "limits tell of it"))]
     Flood,
 }
 
