@@ -64,13 +64,13 @@ impl Course {
     /// Goes on from a checkpoint, and says at which engine time. `next_row` is above every row on disk.
     ///
     /// In the same boot, the time since boot tells what passed. In another the wall clock does, if it is ahead, and at
-    /// least the time that this boot has been up has passed. Where boots have no names, every start is taken for
-    /// another boot, and time since boot that went on has passed too.
+    /// least the time that this boot has been up has passed. Where one of the two has no name, it is taken for another
+    /// boot, but if time since boot went on, only that has passed at least: mostly it is the same one.
     pub(crate) fn resume(from: &Checkpoint, now: Reading, next_row: Row) -> (u64, Self) {
-        let same_name = now.boot_id == from.boot_id;
-        let passed = now.since_boot_ms.checked_sub(from.since_boot_ms).filter(|_| same_name);
+        let (same_name, nameless) = (now.boot_id == from.boot_id, [now.boot_id, from.boot_id].contains(&[0; 16]));
+        let passed = now.since_boot_ms.checked_sub(from.since_boot_ms).filter(|_| same_name || nameless);
         if let Some(passed) = passed
-            && now.boot_id != [0; 16]
+            && !nameless
         {
             let course = Self { provisional: from.provisional, boot: from.boot, base: from.base };
             return (from.engine_ms.saturating_add(passed), course);
@@ -419,6 +419,24 @@ mod tests {
         (machine.up, machine.wall) = (5, BEGIN + 11 * DAY);
         machine.open();
         assert_eq!(machine.engine(), 11 * DAY);
+    }
+
+    #[test]
+    fn a_boot_that_loses_its_name_or_gets_one_is_not_counted_from_its_beginning() {
+        let mut machine = Machine::new();
+        machine.run(10 * DAY);
+        for (boot, engine) in [(0, 10 * DAY + 2), (1, 10 * DAY + 4), (0, 10 * DAY + 6)] {
+            machine.save();
+            machine.run(2);
+            machine.boot = boot;
+            machine.open();
+            assert_eq!(machine.engine(), engine);
+            assert!(machine.course.is_provisional());
+        }
+        machine.save();
+        (machine.boot, machine.up, machine.wall) = (2, 50, BEGIN);
+        machine.open();
+        assert_eq!(machine.engine(), 10 * DAY + 56, "one that is surely another is");
     }
 
     #[test]
