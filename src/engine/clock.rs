@@ -93,6 +93,11 @@ impl EngineClock {
         Tick::from_ms(self.now_ms())
     }
 
+    /// Whether so little of engine time is left that it should begin anew at a start.
+    pub(crate) fn is_near_its_end(&self) -> bool {
+        self.now_ms() > Course::LAST_RESUMED_MS
+    }
+
     pub(crate) fn wall(&self) -> Timestamp {
         self.clock.wall()
     }

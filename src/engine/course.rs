@@ -42,6 +42,10 @@ const STEP_MIN_MS: u64 = 60_000;
 const PROVISIONAL_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl Course {
+    /// Engine time that a start goes on from at the latest, in milliseconds: for ten years from there, a session can be
+    /// made that lives for ten.
+    pub(crate) const LAST_RESUMED_MS: u64 = u32::MAX as u64 * 1000 - 2 * LIFETIME_MAX_MS;
+
     /// The checkpoint that a new store begins with. The boot that made it has nothing before it to be wrong about.
     pub(crate) fn beginning(now: Reading, first_row: Row) -> Checkpoint {
         Checkpoint {

@@ -81,7 +81,7 @@ use crate::error::Result;
 use crate::options::Settings;
 use crate::seal::Fingerprint;
 use crate::storage::disk::Disk;
-use crate::storage::record::Row;
+use crate::storage::record::{Checkpoint, Row};
 use crate::storage::{self, Keys, Reader};
 use crate::token::Entropy;
 
@@ -180,9 +180,9 @@ impl Engine {
         entropy: Arc<dyn Entropy>,
     ) -> Result<(Arc<Self>, Found)> {
         let beginning = clock::EngineClock::beginning(settings.clock.as_ref(), Row(1));
-        let opened = storage::open(disk, settings.page_cache_bytes, beginning, entropy.as_ref())?;
+        let mut opened = storage::open(disk, settings.page_cache_bytes, beginning, entropy.as_ref())?;
+        let clock = resume_time(&settings, &mut opened, beginning)?;
         let next_row = Row(opened.state.next_row);
-        let clock = clock::EngineClock::resume(Arc::clone(&settings.clock), &opened.state.clock, next_row);
         let ledger = credits::Ledger::new(opened.credits);
         // Before any session is judged: the wall clock may have stepped while nothing ran.
         clock.look().into_iter().for_each(|credit| ledger.add(credit));
@@ -267,4 +267,23 @@ impl Engine {
     fn cold_turn(&self, row: Row) -> &Mutex<()> {
         &self.cold_turns[usize::try_from(row.0 % COLD_TURNS as u64).unwrap_or_default()]
     }
+}
+
+/// Goes on from the engine time of a store. If little is left of it, every session is ended and it begins anew, so that
+/// a machine whose clock is decades ahead at each boot does not come to where nobody can sign in any more.
+fn resume_time(settings: &Settings, opened: &mut storage::Opened, beginning: Checkpoint) -> Result<clock::EngineClock> {
+    let resume = |opened: &storage::Opened| {
+        let next_row = Row(opened.state.next_row);
+        clock::EngineClock::resume(Arc::clone(&settings.clock), &opened.state.clock, next_row)
+    };
+    let clock = resume(opened);
+    if !clock.is_near_its_end() {
+        return Ok(clock);
+    }
+    opened.writer.end_everything()?;
+    // If the power fails between the two, the next start does it again.
+    let anew = storage::Batch { ends_sessions: true, clock: beginning, clock_is_due: true, ..Default::default() };
+    opened.writer.apply(&anew)?;
+    opened.state = opened.writer.state();
+    Ok(resume(opened))
 }

@@ -33,7 +33,7 @@ use credit::Credits;
 use parking_lot::RwLock;
 
 pub(crate) use keys::{Keys, WrapBinding};
-pub(crate) use open::open;
+pub(crate) use open::{Opened, open};
 pub(crate) use reader::{Reader, Scanned};
 use record::{Checkpoint, Cutoff, Header, PrincipalRef, Row};
 pub(crate) use writer::Writer;

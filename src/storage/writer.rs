@@ -103,7 +103,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends every session, because the store is an older copy of itself. Principals that are disabled stay so.
+    /// Ends every session, because the store is an older copy of itself or its time is used up. Principals that are
+    /// disabled stay so.
     pub(crate) fn end_everything(&mut self) -> Result<()> {
         self.take_over()?;
         let mut state = self.state;

@@ -124,6 +124,33 @@ fn a_clock_decades_ahead_ends_what_is_older_and_nothing_else() {
     scene.check(0, "decades ahead, then right, then at 1970");
 }
 
+/// Each boot uses up ten years of the store's time, so that it begins anew now and then, with nobody signed in.
+#[test]
+fn a_clock_decades_ahead_at_every_boot_keeps_nobody_out() {
+    let mut machine = Machine::new();
+    let epoch = |machine: &Machine| machine.bench.directory.contents().into_iter().find(|(name, _)| name == "epoch");
+    let mut anew = 0;
+    for boot in 0..40 {
+        machine.stop();
+        let before = epoch(&machine);
+        machine.boot(60, Shown::Ahead(70 * YEAR));
+        // A copy from before must not come back.
+        anew += u32::from(epoch(&machine) != before);
+        assert_eq!(machine.sessions().stats().sessions, 0);
+        machine.run(60);
+        machine.set_right();
+        let known = [machine.member(), machine.remembered(), machine.stranger()];
+        let check =
+            |machine: &Machine| known.iter().for_each(|known| machine.check(known, 0, 0, &format!("boot {boot}")));
+        check(&machine);
+        machine.restart();
+        check(&machine);
+        machine.crash();
+        check(&machine);
+    }
+    assert_eq!(anew, 3, "every eleventh time");
+}
+
 fn far_ahead() -> Scene {
     let mut machine = Machine::new();
     let old = machine.remembered();
