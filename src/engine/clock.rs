@@ -205,6 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn the_wall_clock_is_looked_at_again_and_again_until_it_is_believed() {
+        let clock = ManualClock::new();
+        let begin = EngineClock::beginning(&clock, Row(1));
+        clock.reboot();
+        let engine = open(&clock, &begin);
+        for _ in 0..24 * 3600 / 15 {
+            assert_eq!(engine.look_again_ms(), Some(engine.now_ms() + LOOK_MS));
+            clock.advance(Duration::from_millis(LOOK_MS));
+            assert!(engine.look().is_none());
+        }
+        assert_eq!(engine.look_again_ms(), None);
+    }
+
+    #[test]
     fn a_restart_in_the_same_boot_is_exact_to_the_millisecond() {
         let clock = ManualClock::new();
         let mut checkpoint = EngineClock::beginning(&clock, Row(1));

@@ -111,6 +111,24 @@ fn a_clock_that_is_set_too_late_or_by_too_little_changes_nothing() {
 }
 
 #[test]
+fn a_believed_clock_that_was_ahead_at_the_stop_hides_as_much_of_the_time_off() {
+    for (ahead, late) in [(DAY, DAY), (YEAR, OFF)] {
+        let mut machine = Machine::new();
+        let old = machine.remembered();
+        machine.show(machine.truth() + ahead * 1000);
+        machine.stop_and_boot(OFF, Shown::Right);
+        let new = machine.remembered();
+        machine.check(&old, OFF, late.cast_signed(), "from before");
+        machine.run(DAY);
+        machine.check(&old, OFF, late.cast_signed(), "from before, a day on");
+        machine.check(&new, OFF, 0, "since");
+        machine.stop_and_boot(OFF, Shown::Right);
+        machine.check(&old, OFF, late.cast_signed(), "what comes after is counted");
+        machine.check(&new, OFF, 0, "since, after another time off");
+    }
+}
+
+#[test]
 fn a_clock_decades_ahead_ends_what_is_older_and_nothing_else() {
     let mut scene = Scene { cold: Vec::new(), old: Vec::new(), ..far_ahead() };
     scene.machine.run(600);
@@ -176,6 +194,18 @@ fn a_step_while_the_process_is_down_is_seen_before_anybody_is_served() {
     }
 }
 
+/// The last moment for it: the next boot is behind again, and never set.
+#[test]
+fn a_step_just_before_the_stop_is_not_lost() {
+    let mut machine = Machine::new();
+    let (known, booted) = (machine.remembered(), OFF);
+    machine.stop_and_boot(OFF, Shown::Zero);
+    machine.run(600);
+    machine.show(machine.truth());
+    machine.stop_and_boot(0, Shown::Zero);
+    machine.check(&known, booted, 0, "never set again");
+}
+
 #[test]
 fn the_first_step_within_the_day_counts_across_restarts_of_the_process() {
     let mut scene = Scene::new(Shown::Saved(7));
@@ -221,6 +251,35 @@ fn the_clock_is_written_each_hour_while_there_are_sessions() {
     machine.boot(0, Shown::Zero);
     let late = machine.said(&known).ends - known.ends();
     assert!(late <= HOUR, "{late}");
+}
+
+#[test]
+fn other_options_shorten_aged_sessions_from_when_they_truly_began() {
+    for (days, in_use) in [(20, false), (20, true), (300, false)] {
+        let what = format!("{days} days, in use: {in_use}");
+        let mut machine = Machine::new();
+        let mut known = machine.member();
+        machine.stop_and_boot(OFF, Shown::Zero);
+        machine.run(600);
+        machine.set_right();
+        if in_use {
+            // Its header is written with the credit in it.
+            machine.prove(&mut known);
+        }
+        machine.stop();
+        let span = Duration::from_secs(days * DAY);
+        machine.bench.options = machine.bench.options.clone().idle_timeout(span).lifetime(span);
+        machine.sessions = Some(machine.bench.open());
+        (known.idle, known.life) = (known.idle.min(days * DAY), known.life.min(days * DAY));
+        machine.check(&known, machine.now, 0, &what);
+        // So that its life is over before it is idle for too long.
+        machine.run(days.min(30) / 2 * DAY);
+        machine.touch(&mut known);
+        machine.run(known.ends() - machine.now - 1);
+        assert_eq!(machine.sessions().stats().sessions, 1, "{what}");
+        machine.run(1);
+        assert_eq!(machine.sessions().stats().sessions, 0, "{what}");
+    }
 }
 
 #[test]
