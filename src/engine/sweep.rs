@@ -33,9 +33,9 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Where nobody waits: some 100 ms of deleting, which whoever comes meanwhile waits for, and about a megabyte where each
+    /// Where nobody waits: some 200 ms of deleting, which whoever comes meanwhile waits for, and about a megabyte where each
     /// run is far from the next. A commit costs some 50 KB by itself, so smaller ones would wear the disk.
-    const IDLE: Self = Self { rows: 131_072, runs: 128, names: 32_768 };
+    const IDLE: Self = Self { rows: 262_144, runs: 128, names: 65_536 };
     /// Where somebody waits: a few at a time, or as many as are written, so that there is an end to them under steady load.
     const URGENT: Self = Self { rows: 2048, runs: 16, names: 64 };
     /// Where somebody waits, and what is to be swept has not waited for long.
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn what_somebody_waits_for_takes_little_along_and_only_after_a_while() {
         let mut sweep = Sweep::default();
-        sweep.add((1..200_000).map(swept).collect(), Vec::new(), 0);
+        sweep.add((1..400_000).map(swept).collect(), Vec::new(), 0);
         let share = sweep.share(true, 1, WRITE_BEHIND_MS - 1);
         assert_eq!(sweep.take_rows(share).len(), 0);
         let share = sweep.share(true, 1, WRITE_BEHIND_MS);
