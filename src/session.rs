@@ -66,6 +66,11 @@ impl Session {
         Self(self.0, Some(Arc::clone(visit)))
     }
 
+    /// The same handle, of which nothing is noted.
+    pub(crate) fn unobserved(self) -> Self {
+        Self(self.0, None)
+    }
+
     pub(crate) const fn handle(&self) -> &Handle {
         &self.0
     }

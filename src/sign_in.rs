@@ -34,6 +34,7 @@ pub struct SignIn {
     remembered: bool,
     pending: bool,
     limits: Option<(Duration, Duration)>,
+    proved_ago: Duration,
     door: u8,
 }
 
@@ -53,6 +54,7 @@ impl SignIn {
             remembered: false,
             pending: false,
             limits: None,
+            proved_ago: Duration::ZERO,
             door: 0,
         }
     }
@@ -94,6 +96,13 @@ impl SignIn {
         self
     }
 
+    /// The person proved who they are this long ago, and not now: at an identity provider, say, that tells when.
+    /// [`Session::auth_age`](crate::Session::auth_age) counts from then. Whole seconds, rounded up.
+    pub fn proved_ago(mut self, ago: Duration) -> Self {
+        self.proved_ago = ago;
+        self
+    }
+
     /// Fills in what was not said of the device and the address.
     pub(crate) fn called_by(mut self, caller: &Caller) -> Self {
         if self.device.is_empty() {
@@ -120,6 +129,7 @@ impl SignIn {
             remembered: self.remembered,
             method: self.method,
             limits: limits.transpose()?,
+            proved_ago: u32::try_from(self.proved_ago.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
             facts: encode_facts(&self.device, &self.address),
             door: self.door,
         })

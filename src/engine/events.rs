@@ -545,6 +545,7 @@ mod tests {
             remembered: false,
             method: 0,
             limits: None,
+            proved_ago: 0,
             facts: Vec::new(),
             door: 0,
         };

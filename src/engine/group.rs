@@ -56,6 +56,8 @@ pub(crate) struct SignInRequest {
     pub(crate) method: u8,
     /// Shorter limits than the options'.
     pub(crate) limits: Option<Limits>,
+    /// Seconds since the person proved who they are.
+    pub(crate) proved_ago: u32,
     /// Device and address, encoded; empty if there are none.
     pub(crate) facts: Vec<u8>,
     /// How the client reached the application, as the header keeps it.
@@ -338,7 +340,7 @@ impl Engine {
             generation: 0,
             step: 0,
             created: now,
-            authenticated: now,
+            authenticated: now.minus(request.proved_ago),
             absolute: now.plus(limits.lifetime),
             idle: limits.idle,
             last_seen: now,

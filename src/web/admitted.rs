@@ -15,7 +15,7 @@ use crate::sessions::InMemory;
 use crate::sign_in::Class;
 use crate::token::Token;
 
-/// What the cookies of our name hold.
+/// What the cookies of our name hold, or the header in their place.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     /// Whether there is a cookie of our name at all, whatever is in it.
@@ -28,9 +28,15 @@ pub(super) struct Candidates {
 const CANDIDATES_MAX: usize = 4;
 
 impl Candidates {
-    pub(super) fn add(&mut self, value: &[u8]) {
+    pub(super) fn add_cookie(&mut self, value: &[u8]) {
         self.cookie_sent = true;
-        let Some(token) = std::str::from_utf8(value).ok().and_then(Token::parse) else { return };
+        if let Ok(text) = std::str::from_utf8(value) {
+            self.add(text);
+        }
+    }
+
+    pub(super) fn add(&mut self, text: &str) {
+        let Some(token) = Token::parse(text) else { return };
         if self.tokens.iter().any(|known| known.is_same(&token)) {
             return;
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::admitted::{Admitted, Found, Shown};
 use super::csrf::{self, Scope};
 use super::refusal::Refusal;
-use super::site::Site;
+use super::site::{Site, Tracking};
 use crate::engine::{Flaw, Receipt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Session, Visit};
@@ -90,6 +90,14 @@ impl Exchange {
         self.current().filter(|session| session.id().is_some())
     }
 
+    /// Whether there is a signed-in session that the request may not use, because it lacks the companion secret, as page
+    /// loads do in the profile [`localhost`](Site::localhost).
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.consult();
+        matches!(self.0.found, Found::Locked)
+    }
+
     /// The request's session, or one that begins at its first write.
     ///
     /// # Errors
@@ -116,7 +124,12 @@ impl Exchange {
     /// [`Site::token_field`].
     #[must_use]
     pub fn wants_form_token(&self) -> bool {
-        !self.0.is_safe && matches!(self.0.token, Shown::Nothing)
+        self.needs_token() && matches!(self.0.token, Shown::Nothing)
+    }
+
+    /// What a browser sends by itself may be forged; a header with a token it does not.
+    fn needs_token(&self) -> bool {
+        !self.0.is_safe && self.0.site.get().tracking == Tracking::Cookie
     }
 
     /// Whether a request that may change something shows the token of a page of ours, in its header or in this form
@@ -125,7 +138,7 @@ impl Exchange {
     /// # Errors
     /// A [`Refusal`] with status 403; 401 if the session ended meanwhile, 503 if the store is closed.
     pub fn check_token(&self, field: Option<&str>) -> Result<(), Refusal> {
-        if self.0.is_safe {
+        if !self.needs_token() {
             return Ok(());
         }
         let shown = match (&self.0.token, field) {
@@ -229,6 +242,15 @@ impl Exchange {
         companion_of(&session)
     }
 
+    /// The token that this request gave its session, by beginning it, signing in or rotating, where sessions are [tracked by
+    /// a header](Site::by_header): for the answer's body. It is in the answer's header `Session-Token` anyway.
+    #[must_use]
+    pub fn token(&self) -> Option<String> {
+        let by_header = self.0.site.get().tracking == Tracking::Header;
+        let session = self.current().filter(|_| by_header && !self.0.visit.has_ended())?;
+        Some(session.token()?.expose().to_string())
+    }
+
     /// Notes that this request ended its own session, by other means than the session's handle: the browser is told to
     /// forget its cookie.
     pub fn forget(&self) {
@@ -273,12 +295,13 @@ impl Exchange {
             headers.push(("vary", Cow::Borrowed(self.0.site.varies_by())));
             headers.push(("cache-control", Cow::Borrowed("no-store")));
         }
-        headers.extend(cookie.map(|cookie| ("set-cookie", Cow::Owned(cookie))));
+        headers.extend(cookie.map(|cookie| (self.0.site.hands_out_in(), Cow::Owned(cookie))));
         Ok(headers)
     }
 
+    /// The cookie to set or remove, or the token in its place.
     fn cookie(&self) -> Result<Option<String>> {
-        let rules = &self.0.site.get().cookie;
+        let (rules, tracking) = (&self.0.site.get().cookie, self.0.site.get().tracking);
         if self.0.visit.has_ended() {
             return Ok(self.0.cookie_sent.then(|| rules.removal()));
         }
@@ -288,6 +311,7 @@ impl Exchange {
         };
         // A session that ended meanwhile, or whose token another request replaced, says nothing to the browser.
         match max_age(&session) {
+            Ok(_) if tracking == Tracking::Header => Ok(Some(token.expose().to_string())),
             Ok(max_age) => Ok(Some(rules.set(&token.expose(), max_age))),
             Err(error) if error.kind() == ErrorKind::Gone => Ok(None),
             Err(error) => Err(error),

@@ -58,6 +58,7 @@
 //!
 //! What the checks are for is in [`guide::security`](crate::guide::security).
 
+mod admit;
 mod admitted;
 mod cookie;
 mod csrf;
@@ -69,6 +70,7 @@ mod flood;
 mod forwarded;
 #[cfg(feature = "test-util")]
 mod front;
+mod hand_off;
 mod host;
 mod listen;
 mod refusal;

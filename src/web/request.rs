@@ -28,6 +28,7 @@ pub struct Request<'a> {
     pub(super) origin: Line<'a>,
     pub(super) fetch_site: Line<'a>,
     pub(super) user_agent: Line<'a>,
+    pub(super) authorization: Line<'a>,
     pub(super) forwarded: Line<'a>,
     pub(super) forwarded_for: Vec<&'a [u8]>,
     pub(super) cookies: Vec<&'a [u8]>,
@@ -59,6 +60,7 @@ impl<'a> Line<'a> {
 /// Beginnings of the names of headers that carry a secret; the rest of the name is the layer's.
 pub(super) const TOKEN_HEADER: &str = "x-csrf-token";
 pub(super) const COMPANION_HEADER: &str = "x-companion";
+pub(super) const SESSION_HEADER: &str = "x-session-token";
 
 impl<'a> Request<'a> {
     /// A request with this method. `GET`, `HEAD`, `OPTIONS` and `TRACE` change nothing (RFC 9110, 9.2.1); all others are
@@ -76,6 +78,7 @@ impl<'a> Request<'a> {
             origin: Line::Absent,
             fetch_site: Line::Absent,
             user_agent: Line::Absent,
+            authorization: Line::Absent,
             forwarded: Line::Absent,
             forwarded_for: Vec::new(),
             cookies: Vec::new(),
@@ -134,11 +137,29 @@ impl<'a> Request<'a> {
             7 if is("upgrade") => self.is_socket |= names(value, b"websocket"),
             9 if is("forwarded") => self.forwarded.add(value),
             10 if is("user-agent") => self.user_agent.add(value),
+            13 if is("authorization") => self.authorization.add(value),
             14 if is("sec-fetch-site") => self.fetch_site.add(value),
             15 if is("x-forwarded-for") => self.forwarded_for.push(value),
-            _ if begins(name, TOKEN_HEADER) || begins(name, COMPANION_HEADER) => self.secrets.push((name, value)),
+            _ if [TOKEN_HEADER, COMPANION_HEADER, SESSION_HEADER].iter().any(|ours| begins(name, ours)) => {
+                self.secrets.push((name, value));
+            }
             _ => {}
         }
+    }
+
+    /// The token in `Authorization: Bearer …` (RFC 6750, 2.1), if that came once and is one.
+    pub(super) fn bearer(&self) -> Secret<'a> {
+        let value = match self.authorization {
+            Line::Absent => return Secret::Absent,
+            Line::Repeated => return Secret::Bad,
+            Line::Once(value) => value,
+        };
+        let Some((scheme, rest)) = value.split_at_checked("Bearer ".len()) else { return Secret::Absent };
+        if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+            // Somebody else's: of a proxy that asks for a password, say.
+            return Secret::Absent;
+        }
+        std::str::from_utf8(rest.trim_ascii_start()).map_or(Secret::Bad, Secret::Shown)
     }
 
     /// The value of a header with a secret, if it came once and is text.
@@ -219,6 +240,29 @@ mod tests {
             assert!(!shown.contains(secret), "{shown}");
         }
         assert!(shown.contains("localhost"));
+    }
+
+    #[test]
+    fn a_bearer_token_comes_once_and_is_called_so() {
+        let shown = |values: &[&'static [u8]]| {
+            let request = Request::new("GET").headers(values.iter().map(|&value| ("Authorization", value)));
+            match request.bearer() {
+                Secret::Absent => "absent".to_owned(),
+                Secret::Bad => "bad".to_owned(),
+                Secret::Shown(text) => format!("shown {text}"),
+            }
+        };
+        assert_eq!(shown(&[b"Bearer T"]), "shown T");
+        assert_eq!(shown(&[b"bearer   T"]), "shown T");
+        assert_eq!(shown(&[b"Bearer "]), "shown ");
+        assert_eq!(shown(&[b"Bearer T U"]), "shown T U");
+        assert_eq!(shown(&[b"Bearer \xff"]), "bad");
+        assert_eq!(shown(&[b"Bearer T", b"Bearer T"]), "bad");
+        assert_eq!(shown(&[b"Basic dTpw", b"Bearer T"]), "bad");
+        for other in [&b"Basic dTpw"[..], b"BearerT", b"Bearer", b"", b"Bear", b"Digest Bearer T"] {
+            assert_eq!(shown(&[other]), "absent", "{}", other.escape_ascii());
+        }
+        assert_eq!(shown(&[]), "absent");
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Sites: how a web application is reached, and what follows from that for cookies and checks.
 //!
-//! What lives here: [`Site`], one constructor for each way of being reached, and the first half of an exchange: whether
-//! a request is meant for this site and comes from it. It knows sessions and the pure parts beside it. Invariants: there
-//! is no site without a profile; every check names what it allows and refuses the rest; nothing is looked up before the
-//! host was checked.
+//! What lives here: [`Site`], one constructor for each way of being reached, and what can be told to it. It knows sessions
+//! and the pure parts beside it. Invariants: there is no site without a profile; what a browser would silently drop is
+//! refused.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,22 +10,18 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::admitted::{Admitted, Candidates, Shown};
-use super::cookie::{self, CookieRules, SameSite};
+use super::cookie::{CookieRules, SameSite};
 use super::dangerous::Dangerous;
-use super::device;
 
 #[cfg(feature = "rate-limit")]
 use super::flood::{Flood, NewSessions};
-use super::forwarded;
 #[cfg(feature = "test-util")]
 use super::front::Front;
-use super::host::{self, Authority, Host, HostRules, Origin, Scheme};
-use super::refusal::Refusal;
-use super::request::{COMPANION_HEADER, Line, Request, Secret, TOKEN_HEADER};
-use crate::engine::Flaw;
+use super::hand_off::Codes;
+use super::host::{Authority, Host, HostRules, Origin, Scheme};
+use super::request::{COMPANION_HEADER, SESSION_HEADER, TOKEN_HEADER};
 use crate::error::{Error, Result};
-use crate::session::{Caller, Gate};
+use crate::session::Gate;
 use crate::sessions::Sessions;
 
 /// A web application that has sessions, and how browsers reach it. Cheap to clone.
@@ -62,19 +57,32 @@ pub(super) struct Rules {
     /// Signed-in sessions need a secret besides the cookie.
     pub(super) companion: bool,
     pub(super) token_field: String,
+    pub(super) tracking: Tracking,
+    /// Codes that open a session once. Clones of a site share them.
+    pub(super) codes: Arc<Codes>,
     pub(super) profile: Profile,
     /// May be listened on at any address.
     pub(super) reachable: bool,
     /// Forged requests are told and let through.
     pub(super) log_only: bool,
-    hosts: HostRules,
+    pub(super) hosts: HostRules,
     /// Whose pages may send requests besides the site's own.
-    trusted: Vec<Origin>,
-    token_header: String,
-    companion_header: String,
-    proxies: Vec<IpNet>,
+    pub(super) trusted: Vec<Origin>,
+    pub(super) token_header: String,
+    pub(super) companion_header: String,
+    pub(super) session_header: String,
+    pub(super) proxies: Vec<IpNet>,
     #[cfg(feature = "rate-limit")]
     flood: Arc<Flood>,
+}
+
+/// How a request says whose it is. The numbers are part of what is stored with sessions: what was handed out to travel one
+/// way is nothing on another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Tracking {
+    Cookie = 0x00,
+    Header = 0x10,
 }
 
 /// How browsers reach the application. The numbers are stored with sessions.
@@ -118,7 +126,7 @@ impl Site {
 
     /// For a device on a local network, on plain HTTP: answers to the address that the connection came in on, and to
     /// names given with [`allow_host`](Self::allow_host). It has to be told that address for each request
-    /// ([`Request::local_address`]), or it answers to the given names only. Whoever can listen in on that network can take sessions over;
+    /// ([`Request::local_address`](super::Request::local_address)), or it answers to the given names only. Whoever can listen in on that network can take sessions over;
     /// there is no remedy for that but HTTPS.
     pub fn lan(sessions: Sessions) -> Self {
         let mut site = Self::new(sessions, Profile::Lan, SameSite::Strict);
@@ -153,6 +161,8 @@ impl Site {
             cookie: CookieRules { name, secure: false, same_site, domain: None, partitioned: false },
             companion: false,
             token_field: "csrf".to_owned(),
+            tracking: Tracking::Cookie,
+            codes: Arc::default(),
             profile,
             reachable: false,
             log_only: false,
@@ -160,6 +170,7 @@ impl Site {
             hosts: HostRules { scheme: Scheme::Http, loopback: true, own_address: false, names: Vec::new() },
             token_header: TOKEN_HEADER.to_owned(),
             companion_header: COMPANION_HEADER.to_owned(),
+            session_header: SESSION_HEADER.to_owned(),
             proxies: Vec::new(),
         }))
     }
@@ -225,6 +236,20 @@ impl Site {
         Ok(self)
     }
 
+    /// Tracks sessions by a header instead of a cookie, for programs and for pages that keep the token themselves: it comes
+    /// as `Authorization: Bearer …`, or as `X-Session-Token: …` where `Authorization` is taken. A new token goes out in the
+    /// header `Session-Token` of an answer, and as [`Exchange::token`](super::Exchange::token).
+    ///
+    /// No cookie is read or set. Browsers send such a header for no page but the one that has the token, so requests need no
+    /// page's token and no companion; their origin is still checked. But a script in the page can read what the page
+    /// keeps, which it cannot with a cookie. Tokens from before this was changed, one way or the other, open nothing.
+    pub fn by_header(mut self) -> Self {
+        let rules = self.rules();
+        rules.tracking = Tracking::Header;
+        rules.companion = false;
+        self
+    }
+
     /// Calls the cookie something else than `id`. On plain HTTP the store's own mark is put behind it, as in `shop-4f2a`;
     /// on HTTPS the name begins with `__Host-`, or `__Secure-` if the cookie is [shared](Dangerous::shared_domain).
     ///
@@ -278,9 +303,13 @@ impl Site {
             return Err(Error::invalid(format!("{message}, which `{name}` is not")));
         }
         let rules = self.rules();
-        for text in
-            [&mut rules.cookie.name, &mut rules.token_header, &mut rules.companion_header, &mut rules.token_field]
-        {
+        for text in [
+            &mut rules.cookie.name,
+            &mut rules.token_header,
+            &mut rules.companion_header,
+            &mut rules.session_header,
+            &mut rules.token_field,
+        ] {
             text.push('-');
             text.push_str(name);
         }
@@ -307,12 +336,24 @@ impl Site {
 
     /// What sessions that are made here are marked with: they count under no other profile.
     pub(super) fn door(&self) -> u8 {
-        self.0.profile as u8
+        self.0.profile as u8 | self.0.tracking as u8
+    }
+
+    /// The answer's header that has the token in it.
+    pub(crate) fn hands_out_in(&self) -> &'static str {
+        match self.0.tracking {
+            Tracking::Cookie => "set-cookie",
+            Tracking::Header => "session-token",
+        }
     }
 
     /// The request headers that answers depend on.
     pub(crate) fn varies_by(&self) -> &'static str {
-        if self.0.companion { "Cookie, X-Companion" } else { "Cookie" }
+        match self.0.tracking {
+            Tracking::Header => "Authorization, X-Session-Token",
+            Tracking::Cookie if self.0.companion => "Cookie, X-Companion",
+            Tracking::Cookie => "Cookie",
+        }
     }
 
     /// What new anonymous sessions have to pass.
@@ -342,109 +383,6 @@ impl Site {
     pub(super) fn front(&self) -> Front {
         Front::of(&self.0.hosts)
     }
-
-    /// Whether the request's host is ours, and nothing else: for what is served without a session.
-    ///
-    /// # Errors
-    /// A [`Refusal`] with status 400 or 421.
-    pub fn check_host(&self, request: &Request<'_>) -> Result<(), Refusal> {
-        self.own_host(request).map(drop)
-    }
-
-    /// Whether the request may go on to its session: it names a host of ours, and, if it may change something or opens a
-    /// web socket or an event stream, comes from a page of ours. Works on the request alone: no look-up, no disk.
-    ///
-    /// # Errors
-    /// A [`Refusal`] with status 400, 403 or 421.
-    pub fn admit(&self, request: &Request<'_>) -> Result<Admitted, Refusal> {
-        let host = self.own_host(request)?;
-        let mut candidates = Candidates::default();
-        for value in cookie::values(request.cookies.iter().copied(), self.cookie_name()) {
-            candidates.add(value);
-        }
-        if !request.is_safe || request.is_socket || request.is_stream {
-            let checked = self.check_page(request, &host, candidates.cookie_sent);
-            checked.or_else(|refusal| self.refuse(Flaw::Page, refusal))?;
-        }
-        Ok(Admitted {
-            site: self.clone(),
-            candidates,
-            is_safe: request.is_safe,
-            is_passive: request.is_passive,
-            token: shown(request.secret(&self.0.token_header)),
-            companion: shown(request.secret(&self.0.companion_header)),
-            caller: self.caller(request),
-        })
-    }
-
-    /// Tells of a request that may be forged, and refuses it unless that is all that is wanted.
-    pub(super) fn refuse(&self, flaw: Flaw, refusal: Refusal) -> Result<(), Refusal> {
-        self.sessions().note_flaw(flaw, self.0.log_only);
-        if self.0.log_only { Ok(()) } else { Err(refusal) }
-    }
-
-    fn own_host(&self, request: &Request<'_>) -> Result<Authority, Refusal> {
-        self.asked_host(request).inspect_err(|_| self.sessions().note_flaw(Flaw::Host, false))
-    }
-
-    fn asked_host(&self, request: &Request<'_>) -> Result<Authority, Refusal> {
-        let parse = |bytes| Authority::parse(bytes).ok_or_else(Refusal::host_malformed);
-        let target = request.target.map(|text| parse(text.as_bytes())).transpose()?;
-        let asked = match (request.host, target) {
-            (Line::Once(line), None) => parse(line)?,
-            (Line::Absent, Some(target)) => target,
-            (Line::Once(line), Some(target)) => {
-                Some(parse(line)?).filter(|host| *host == target).ok_or_else(Refusal::host_malformed)?
-            }
-            (Line::Repeated, _) | (Line::Absent, None) => return Err(Refusal::host_malformed()),
-        };
-        if self.0.hosts.allow(&asked, request.local) { Ok(asked) } else { Err(Refusal::host_foreign()) }
-    }
-
-    /// Browsers say where a request comes from, in one header or the other. What says neither is no browser, and has no
-    /// business with a cookie.
-    fn check_page(&self, request: &Request<'_>, host: &Authority, cookie_sent: bool) -> Result<(), Refusal> {
-        let origin = request.origin.once().and_then(Origin::parse);
-        if origin.is_some_and(|origin| self.0.trusted.contains(&origin)) {
-            return Ok(());
-        }
-        match request.fetch_site {
-            Line::Absent | Line::Once(b"same-origin" | b"none") => {}
-            Line::Once(_) | Line::Repeated => return Err(Refusal::foreign_page()),
-        }
-        match request.origin {
-            Line::Once(origin) if host::is_own_origin(origin, self.0.hosts.scheme, host) => Ok(()),
-            Line::Once(_) | Line::Repeated => Err(Refusal::foreign_page()),
-            // Browsers never leave it out of a handshake, and no token follows.
-            Line::Absent if request.is_socket => Err(Refusal::no_origin()),
-            // Over plain HTTP a page of ours that only reads says neither.
-            Line::Absent if request.is_safe => Ok(()),
-            Line::Absent if request.fetch_site == Line::Absent && cookie_sent => Err(Refusal::no_origin()),
-            Line::Absent => Ok(()),
-        }
-    }
-
-    fn caller(&self, request: &Request<'_>) -> Caller {
-        let user_agent = request.user_agent.once().unwrap_or_default();
-        let cut = user_agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(user_agent);
-        Caller {
-            user_agent: String::from_utf8_lossy(cut).into(),
-            address: forwarded::client_address(request, &self.0.proxies),
-            door: self.door(),
-            describe: Some(device::label),
-        }
-    }
-}
-
-/// The longest `User-Agent` that is looked at, in bytes; those of browsers have about 150.
-const USER_AGENT_BYTES_MAX: usize = 512;
-
-fn shown(secret: Secret<'_>) -> Shown {
-    match secret {
-        Secret::Absent => Shown::Nothing,
-        Secret::Bad => Shown::Bad,
-        Secret::Shown(text) => Shown::Text(text.into()),
-    }
 }
 
 impl fmt::Debug for Site {
@@ -461,6 +399,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::options::Options;
+    use crate::web::request::Request;
 
     fn sessions() -> Sessions {
         Options::new().in_memory().unwrap()

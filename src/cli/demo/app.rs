@@ -12,7 +12,7 @@ use dwell::Sessions;
 use dwell::axum::SessionLayer;
 use dwell::web::{Refusal, Site};
 
-use super::args::Profile;
+use super::args::{Profile, Tracking};
 use super::body::whole;
 use super::posted::BODY_BYTES_MAX;
 use super::streams::Streams;
@@ -23,11 +23,12 @@ use super::{handlers, log, page};
 pub(super) struct App {
     pub(super) sessions: Sessions,
     pub(super) profile: Profile,
+    pub(super) tracking: Tracking,
     pub(super) streams: Streams,
 }
 
-pub(super) fn router(site: Site, profile: Profile) -> Router {
-    let app = App { sessions: site.sessions().clone(), profile, streams: Streams::default() };
+pub(super) fn router(site: Site, profile: Profile, tracking: Tracking) -> Router {
+    let app = App { sessions: site.sessions().clone(), profile, tracking, streams: Streams::default() };
     let layer = SessionLayer::new(site)
         .sign_in_page("/")
         .form_bytes_max(BODY_BYTES_MAX)
@@ -46,6 +47,7 @@ pub(super) fn router(site: Site, profile: Profile) -> Router {
         .route("/sessions", get(handlers::sessions))
         .route("/sessions/revoke", post(handlers::revoke))
         .route("/export", get(handlers::export))
+        .merge(hand_off(tracking))
         // What has no route has no session either: 404 and 405 are the same for everybody.
         .route_layer(layer.clone());
     // A tab that is left open reads its stream for ever, and opens it again after each break.
@@ -65,6 +67,14 @@ pub(super) fn router(site: Site, profile: Profile) -> Router {
         .layer(host)
         .layer(from_fn_with_state(profile, around))
         .layer(map_response(protect))
+}
+
+/// A link signs in by a cookie, which is all that a browser that follows it can keep.
+fn hand_off(tracking: Tracking) -> Router<App> {
+    match tracking {
+        Tracking::Cookie => Router::new().route("/handoff", get(handlers::follow_hand_off).post(handlers::hand_off)),
+        Tracking::Header => Router::new(),
+    }
 }
 
 fn asset(media_type: &'static str, text: &'static str) -> Response {

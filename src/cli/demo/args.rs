@@ -40,6 +40,18 @@ pub(crate) struct Args {
     /// 20/min, and 200 a second for all]
     #[arg(long, value_name = "N/min|off", value_parser = new_sessions)]
     new_sessions: Option<NewSessions>,
+    /// How requests say whose they are
+    #[arg(long, value_enum, default_value = "cookie")]
+    pub(super) tracking: Tracking,
+}
+
+/// How requests say whose they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Tracking {
+    /// By a cookie, as browsers do
+    Cookie,
+    /// By `Authorization: Bearer` with the token that the answer to a sign-in has, for programs
+    Header,
 }
 
 fn new_sessions(text: &str) -> Result<NewSessions, String> {
@@ -142,6 +154,9 @@ impl Args {
         while let Some((host, others)) = hosts.split_first() {
             site = site.allow_host(host)?;
             hosts = others;
+        }
+        if self.tracking == Tracking::Header {
+            site = site.by_header();
         }
         if let Some(limits) = self.new_sessions {
             site = site.new_sessions(limits);

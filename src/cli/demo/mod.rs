@@ -36,7 +36,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let found = sessions.stats();
     say(&format!("{} sessions restored, {} expired while down, {took} ms", found.restored, found.expired));
     say(&format!("listening on http://{}", listener.address));
-    let app = app::router(site, args.profile);
+    let app = app::router(site, args.profile, args.tracking);
     // Whoever waits for the end of a session is told that the server goes, and their streams end.
     runtime.block_on(server::serve(listener, app, || sessions.announce_close()));
     // Requests that outlived their time are let go; what they changed is written by the close.

@@ -295,7 +295,8 @@ async fn finish(exchange: &Exchange, response: Response) -> Result<Response> {
         Err(error) => return Err(error),
     };
     let ours = exchange.headers()?;
-    let sets_cookie = ours.iter().any(|(name, _)| *name == "set-cookie");
+    let hands_out_in = exchange.site().hands_out_in();
+    let hands_out = ours.iter().any(|(name, _)| *name == hands_out_in);
     let headers = response.headers_mut();
     for (name, value) in ours {
         let mut value = match value {
@@ -304,9 +305,9 @@ async fn finish(exchange: &Exchange, response: Response) -> Result<Response> {
                 .map_err(|cause| Error::new(ErrorKind::Invalid, "a cookie does not fit a header").because(cause))?,
         };
         // So that layers which log headers leave it out.
-        value.set_sensitive(name == "set-cookie");
+        value.set_sensitive(name == hands_out_in);
         match name {
-            "cache-control" if keeps_caches_away(headers, sets_cookie) => {}
+            "cache-control" if keeps_caches_away(headers, hands_out) => {}
             "cache-control" => drop(headers.insert(header::CACHE_CONTROL, value)),
             _ => drop(headers.append(HeaderName::from_static(name), value)),
         }
@@ -314,12 +315,12 @@ async fn finish(exchange: &Exchange, response: Response) -> Result<Response> {
     Ok(response)
 }
 
-/// Whether the application's own `Cache-Control` is strict enough: an answer with a cookie is kept by nobody, one that
+/// Whether the application's own `Cache-Control` is strict enough: an answer with a token is kept by nobody, one that
 /// depends on the session at most by its visitor's browser.
-fn keeps_caches_away(headers: &HeaderMap, sets_cookie: bool) -> bool {
+fn keeps_caches_away(headers: &HeaderMap, hands_out: bool) -> bool {
     let own = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let mut directives = own.flat_map(|value| value.split(',')).map(str::trim);
-    directives.any(|directive| directive == "no-store" || (directive == "private" && !sets_cookie))
+    directives.any(|directive| directive == "no-store" || (directive == "private" && !hands_out))
 }
 
 impl<S> Layer<S> for SessionLayer {

@@ -28,5 +28,6 @@ mod races;
 mod restart;
 mod secrets;
 mod sign_in;
+mod tracking;
 mod transport;
 mod whoami;

@@ -1,5 +1,6 @@
 //! Sessions on the web: the pure exchange, and the axum layer around routers.
 
+mod codes;
 mod exchange;
 #[cfg(feature = "axum")]
 mod layer;

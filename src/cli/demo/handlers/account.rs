@@ -64,7 +64,7 @@ fn check_password(password: &str) -> Result<(), Refusal> {
 }
 
 /// The answer to a sign-in: who it is now, and what its pages need.
-fn welcome(exchange: &Exchange, session: &Session, by: By) -> Answer {
+pub(super) fn welcome(exchange: &Exchange, session: &Session, by: By) -> Answer {
     let companion = exchange.companion()?;
     if by == By::Page {
         // Fragments are not sent to servers and not kept in their logs.
@@ -76,8 +76,10 @@ fn welcome(exchange: &Exchange, session: &Session, by: By) -> Answer {
         "principal": session.principal()?.as_deref(),
         "csrf": exchange.csrf_token()?,
     });
-    if let (Some(companion), Some(answer)) = (companion, answer.as_object_mut()) {
-        answer.insert("companion".to_owned(), companion.into());
+    for (name, secret) in [("companion", companion), ("token", exchange.token())] {
+        if let (Some(secret), Some(answer)) = (secret, answer.as_object_mut()) {
+            answer.insert(name.to_owned(), secret.into());
+        }
     }
     Ok(axum::Json(answer).into_response())
 }

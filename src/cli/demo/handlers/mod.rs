@@ -5,6 +5,7 @@
 mod account;
 mod data;
 mod devices;
+mod hand_off;
 mod live;
 mod show;
 
@@ -18,6 +19,7 @@ use dwell::{Error, Field};
 pub(super) use self::account::{elevate, login, logout};
 pub(super) use self::data::{export, get, set, slow, visit};
 pub(super) use self::devices::{revoke, sessions};
+pub(super) use self::hand_off::{follow as follow_hand_off, give as hand_off};
 pub(super) use self::live::live;
 pub(super) use self::show::{healthz, home, whoami};
 

@@ -10,9 +10,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::super::app::App;
-use super::super::args::Profile;
+use super::super::args::{Profile, Tracking};
 use super::super::page;
 use super::{Answer, CART, VISITS, devices};
+
+const FOR_PROGRAMS: &str = "Sessions are tracked by a header here, so this page cannot sign in. The answer to `POST /login` has \
+                            a token; send it as `Authorization: Bearer`.";
 
 /// Who is asking. Every field is always there.
 #[derive(Serialize)]
@@ -93,11 +96,14 @@ pub(in super::super) async fn home(exchange: Exchange, user: Option<SignedIn>, S
     let home = page::Home {
         csrf: &who.csrf,
         profile: app.profile.name(),
-        needs_script: app.profile == Profile::Localhost,
+        needs_script: app.profile == Profile::Localhost && app.tracking == Tracking::Cookie,
         visitor,
         visits: who.visits,
         cart: &cart,
-        notice: None,
+        notice: match app.tracking {
+            Tracking::Cookie => None,
+            Tracking::Header => Some(FOR_PROGRAMS),
+        },
     };
     Ok(Html(page::home(&home)).into_response())
 }

@@ -103,6 +103,30 @@ pub(super) fn home(home: &Home<'_>) -> String {
     document(&title, &html! { script src=(SCRIPT_PATH) {} }, &body)
 }
 
+/// Asks whether a link is meant that signs in as somebody else.
+pub(super) fn confirm(principal: &str, code: &str, csrf: &str, profile: &str) -> String {
+    let body = html! {
+        (parts::header())
+        main #main tabindex="-1" {
+            section .card {
+                h2 { "Sign in as " (principal) "?" }
+                p {
+                    "This link signs you in as " strong { (principal) } ", and you are signed in as somebody else in this "
+                    "browser. If you did not make the link yourself, close this page."
+                }
+                form method="post" action="/handoff" {
+                    input type="hidden" name="csrf" value=(csrf);
+                    input type="hidden" name="code" value=(code);
+                    button .main type="submit" { "Sign in as " (principal) }
+                }
+                p { a href="/" { "Stay as you are" } }
+            }
+        }
+        (parts::footer(profile))
+    };
+    document("Sign in? – dwell demo", &html! {}, &body)
+}
+
 /// A whole document in the style of the page, with what else belongs into its head.
 pub(super) fn document(title: &str, head: &Markup, body: &Markup) -> String {
     let page = html! {
