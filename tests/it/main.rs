@@ -31,6 +31,7 @@ mod limits;
 mod model;
 #[cfg(feature = "sim")]
 mod power_cuts;
+mod promises;
 #[cfg(feature = "sim")]
 mod refusals;
 mod rng;

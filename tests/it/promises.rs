@@ -1,0 +1,84 @@
+//! Holds the guide's page of promises against the tests that it names.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const PAGE: &str = "src/guide/promises.md";
+
+/// A row: what is promised, where that comes from, and by which tests it is held.
+#[derive(Debug)]
+struct Promise<'a> {
+    text: &'a str,
+    source: &'a str,
+    tests: Vec<&'a str>,
+}
+
+fn promises(page: &str) -> Vec<Promise<'_>> {
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Promise |"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [text, source, tests] = cells[..] else { panic!("three cells are due: {row}") };
+        Promise { text, source, tests: tests.split_whitespace().map(|test| test.trim_matches('`')).collect() }
+    })
+    .collect()
+}
+
+/// The files that may hold a module: `a/b.rs` or `a/b/mod.rs`, or the file of a module above.
+fn files(root: &str, modules: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for depth in (1..=modules.len()).rev() {
+        let path = Path::new(root).join(modules[..depth].join("/"));
+        found.extend([path.with_extension("rs"), path.join("mod.rs"), path.join("tests.rs")]);
+    }
+    found
+}
+
+fn is_there(test: &str) -> bool {
+    let parts: Vec<&str> = test.split("::").collect();
+    let (root, parts) = match parts.split_first() {
+        Some((&"src", rest)) => ("src", rest),
+        _ => ("tests/it", &parts[..]),
+    };
+    let Some((name, modules)) = parts.split_last() else { return false };
+    let needle = format!("fn {name}(");
+    let nearest = files(root, modules).into_iter().filter_map(|path| fs::read_to_string(path).ok());
+    nearest.filter(|text| is_test(text, &needle)).count() > 0
+}
+
+/// Whether the function is there and is a test.
+fn is_test(text: &str, needle: &str) -> bool {
+    text.match_indices(needle).any(|(at, _)| {
+        let before: Vec<&str> = text[..at].lines().rev().take(8).collect();
+        let attributes = before.iter().take_while(|line| !line.trim().is_empty() && line.trim() != "}");
+        attributes.into_iter().any(|line| line.contains("#[test]") || line.contains("::test]"))
+            || text[..at].rsplit("proptest! {").next().is_some_and(|inside| inside.contains("#[test]"))
+    })
+}
+
+#[test]
+fn every_promise_is_held_by_tests_that_are_there() {
+    let page = fs::read_to_string(PAGE).unwrap();
+    let promises = promises(&page);
+    assert!(promises.len() > 50, "{}", promises.len());
+    let mut texts = BTreeSet::new();
+    for Promise { text, source, tests } in &promises {
+        assert!(texts.insert(*text), "twice: {text}");
+        assert!(!source.is_empty() && !tests.is_empty(), "{text}");
+        for test in tests {
+            assert!(is_there(test), "`{test}` is not there any more, which holds: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_test_that_is_not_there_is_missed() {
+    assert!(is_there("promises::a_test_that_is_not_there_is_missed"));
+    assert!(is_there("src::web::csrf::kinds_do_not_pass_for_each_other"));
+    for gone in ["promises::no_such_test", "no_such_file::a_test", "promises::promises", "src::web::csrf::bound", ""] {
+        assert!(!is_there(gone), "{gone}");
+    }
+    let row = "| Promise | Source | Held by |\n|---|---|---|\n| a | b | `c::d` `e` |\n";
+    let [promise] = &promises(row)[..] else { panic!("one row") };
+    assert_eq!((promise.text, promise.source, &promise.tests[..]), ("a", "b", &["c::d", "e"][..]));
+}
