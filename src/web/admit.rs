@@ -54,6 +54,11 @@ impl Site {
                 let values = cookie::values(request.cookies.iter().copied(), self.cookie_name());
                 values.for_each(|value| candidates.add_cookie(value));
             }
+            Tracking::Url => {
+                let pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
+                let values = pairs.filter(|(name, _)| *name == SESSION_PARAMETER).map(|(_, value)| value);
+                values.for_each(|value| candidates.add(value));
+            }
             // Two of them are as ambiguous as two cookies are.
             Tracking::Header => match (request.bearer(), request.secret(&self.get().session_header)) {
                 (Secret::Shown(text), Secret::Absent) | (Secret::Absent, Secret::Shown(text)) => candidates.add(text),
@@ -121,6 +126,9 @@ impl Site {
         }
     }
 }
+
+/// The parameter of an address that has the token in it.
+const SESSION_PARAMETER: &str = "session";
 
 /// The longest `User-Agent` that is looked at, in bytes; those of browsers have about 150.
 const USER_AGENT_BYTES_MAX: usize = 512;

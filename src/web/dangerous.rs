@@ -4,7 +4,7 @@
 
 use super::cookie::SameSite;
 use super::host::{Authority, Host};
-use super::site::Site;
+use super::site::{Site, Tracking};
 use crate::error::{Error, Result};
 
 /// A site that is about to give something up: made by [`Site::dangerous`].
@@ -65,6 +65,23 @@ impl Dangerous {
     pub fn log_only(self) -> Site {
         let Self(mut site) = self;
         site.rules().log_only = true;
+        site
+    }
+
+    /// Tracks sessions by the parameter `session` of each address instead of a cookie, for clients that can do nothing else.
+    /// Addresses get into histories, bookmarks, logs of servers and proxies, screenshots and messages, and each gives the
+    /// session away (OWASP ASVS 5.0, 14.2.1, forbids it on every level); and whoever sends a link sends their session
+    /// along, so that the next to follow it works in that. Give such sessions few rights and short lives.
+    ///
+    /// A new token is [`Exchange::token`](super::Exchange::token), for the application to put into its links and redirects.
+    /// Answers keep their address to themselves (`Referrer-Policy: same-origin`). No cookie and no header with a token
+    /// counts here, and none of these tokens counts as one; no page's token is asked for, because no browser sends these by
+    /// itself. To open a session in another browser once, use [`Exchange::hand_off`](super::Exchange::hand_off) instead.
+    pub fn by_address(self) -> Site {
+        let Self(mut site) = self;
+        let rules = site.rules();
+        rules.tracking = Tracking::Url;
+        rules.companion = false;
         site
     }
 

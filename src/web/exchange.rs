@@ -242,12 +242,13 @@ impl Exchange {
         companion_of(&session)
     }
 
-    /// The token that this request gave its session, by beginning it, signing in or rotating, where sessions are [tracked by
-    /// a header](Site::by_header): for the answer's body. It is in the answer's header `Session-Token` anyway.
+    /// The token that this request gave its session, by beginning it, signing in or rotating, where sessions are not tracked
+    /// by a cookie: for the answer's body. Where they are [tracked by a header](Site::by_header), it is in the answer's
+    /// header `Session-Token` as well.
     #[must_use]
     pub fn token(&self) -> Option<String> {
-        let by_header = self.0.site.get().tracking == Tracking::Header;
-        let session = self.current().filter(|_| by_header && !self.0.visit.has_ended())?;
+        let by_cookie = self.0.site.get().tracking == Tracking::Cookie;
+        let session = self.current().filter(|_| !by_cookie && !self.0.visit.has_ended())?;
         Some(session.token()?.expose().to_string())
     }
 
@@ -290,10 +291,13 @@ impl Exchange {
     /// [`Closed`](ErrorKind::Closed).
     pub fn headers(&self) -> Result<Vec<(&'static str, Cow<'static, str>)>> {
         let cookie = self.cookie()?;
-        let mut headers = Vec::with_capacity(3);
+        let mut headers = Vec::with_capacity(4);
         if cookie.is_some() || self.is_consulted() {
             headers.push(("vary", Cow::Borrowed(self.0.site.varies_by())));
             headers.push(("cache-control", Cow::Borrowed("no-store")));
+        }
+        if self.0.site.get().tracking == Tracking::Url {
+            headers.push(("referrer-policy", Cow::Borrowed("same-origin")));
         }
         headers.extend(cookie.map(|cookie| (self.0.site.hands_out_in(), Cow::Owned(cookie))));
         Ok(headers)
@@ -312,6 +316,7 @@ impl Exchange {
         // A session that ended meanwhile, or whose token another request replaced, says nothing to the browser.
         match max_age(&session) {
             Ok(_) if tracking == Tracking::Header => Ok(Some(token.expose().to_string())),
+            Ok(_) if tracking == Tracking::Url => Ok(None),
             Ok(max_age) => Ok(Some(rules.set(&token.expose(), max_age))),
             Err(error) if error.kind() == ErrorKind::Gone => Ok(None),
             Err(error) => Err(error),

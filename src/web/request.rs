@@ -22,6 +22,7 @@ pub struct Request<'a> {
     /// It opens a channel that goes on answering, or asks for one.
     pub(super) is_stream: bool,
     pub(super) target: Option<&'a str>,
+    pub(super) query: &'a str,
     pub(super) local: Option<SocketAddr>,
     pub(super) peer: Option<SocketAddr>,
     pub(super) host: Line<'a>,
@@ -72,6 +73,7 @@ impl<'a> Request<'a> {
             is_socket: false,
             is_stream: false,
             target: None,
+            query: "",
             local: None,
             peer: None,
             host: Line::Absent,
@@ -97,6 +99,12 @@ impl<'a> Request<'a> {
     /// The host that the request's target names, if it does: `http://host/path`, or HTTP/2's `:authority`.
     pub const fn target_host(mut self, authority: &'a str) -> Self {
         self.target = Some(authority);
+        self
+    }
+
+    /// What follows the `?` in the request's target, as it came. Read only where sessions are tracked by addresses.
+    pub const fn query(mut self, query: &'a str) -> Self {
+        self.query = query;
         self
     }
 

@@ -83,6 +83,7 @@ pub(super) struct Rules {
 pub(super) enum Tracking {
     Cookie = 0x00,
     Header = 0x10,
+    Url = 0x20,
 }
 
 /// How browsers reach the application. The numbers are stored with sessions.
@@ -343,7 +344,7 @@ impl Site {
     pub(crate) fn hands_out_in(&self) -> &'static str {
         match self.0.tracking {
             Tracking::Cookie => "set-cookie",
-            Tracking::Header => "session-token",
+            Tracking::Header | Tracking::Url => "session-token",
         }
     }
 
@@ -352,7 +353,7 @@ impl Site {
         match self.0.tracking {
             Tracking::Header => "Authorization, X-Session-Token",
             Tracking::Cookie if self.0.companion => "Cookie, X-Companion",
-            Tracking::Cookie => "Cookie",
+            Tracking::Cookie | Tracking::Url => "Cookie",
         }
     }
 

@@ -73,7 +73,7 @@ pub(super) fn router(site: Site, profile: Profile, tracking: Tracking) -> Router
 fn hand_off(tracking: Tracking) -> Router<App> {
     match tracking {
         Tracking::Cookie => Router::new().route("/handoff", get(handlers::follow_hand_off).post(handlers::hand_off)),
-        Tracking::Header => Router::new(),
+        Tracking::Header | Tracking::Url => Router::new(),
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) enum Tracking {
     Cookie,
     /// By `Authorization: Bearer` with the token that the answer to a sign-in has, for programs
     Header,
+    /// By the parameter `session` of each address, which gives sessions away; for seeing how
+    Url,
 }
 
 fn new_sessions(text: &str) -> Result<NewSessions, String> {
@@ -155,9 +157,11 @@ impl Args {
             site = site.allow_host(host)?;
             hosts = others;
         }
-        if self.tracking == Tracking::Header {
-            site = site.by_header();
-        }
+        site = match self.tracking {
+            Tracking::Cookie => site,
+            Tracking::Header => site.by_header(),
+            Tracking::Url => site.dangerous().by_address(),
+        };
         if let Some(limits) = self.new_sessions {
             site = site.new_sessions(limits);
         }

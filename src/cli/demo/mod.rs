@@ -33,6 +33,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let took = begun.elapsed().as_millis();
     let site = args.site(sessions.clone()).map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let listener = runtime.block_on(server::listen(&site, args.listen))?;
+    if args.tracking == args::Tracking::Url {
+        log(
+            "warning: sessions are tracked by addresses, which get into histories, logs and messages, and each gives its \
+             session away; OWASP ASVS 5.0 forbids that on every level (14.2.1)",
+        );
+    }
     let found = sessions.stats();
     say(&format!("{} sessions restored, {} expired while down, {took} ms", found.restored, found.expired));
     say(&format!("listening on http://{}", listener.address));

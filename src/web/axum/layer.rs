@@ -240,6 +240,7 @@ impl SessionLayer {
 pub(super) fn facts(parts: &Parts) -> web::Request<'_> {
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let mut facts = web::Request::new(parts.method.as_str()).headers(headers);
+    facts = facts.query(parts.uri.query().unwrap_or_default());
     // HTTP/1.1 wants a `Host` line beside an absolute target; later versions have the target's host instead.
     let stands_alone = parts.version >= http::Version::HTTP_2 || parts.headers.contains_key(header::HOST);
     if let Some(authority) = parts.uri.authority().filter(|_| stands_alone) {
@@ -308,6 +309,7 @@ async fn finish(exchange: &Exchange, response: Response) -> Result<Response> {
         value.set_sensitive(name == hands_out_in);
         match name {
             "cache-control" if keeps_caches_away(headers, hands_out) => {}
+            "referrer-policy" => drop(headers.insert(header::REFERRER_POLICY, value)),
             "cache-control" => drop(headers.insert(header::CACHE_CONTROL, value)),
             _ => drop(headers.append(HeaderName::from_static(name), value)),
         }

@@ -233,3 +233,69 @@ fn of_many_who_follow_a_link_at_once_one_arrives() {
     assert_eq!(arrived, 1);
     assert_eq!(ada.devices().len(), 2);
 }
+
+#[test]
+fn an_address_with_a_session_is_that_session_and_says_at_the_start_that_it_is_dangerous() {
+    let site = Site::with(Profile::Lan, &["--tracking", "url"]);
+    assert!(site.errors().contains("14.2.1"), "{}", site.errors());
+    let ask = |method: &str, target: &str, token: &str, body: &Value| {
+        site.ask(&site.request(method, &format!("{target}?session={token}")).json(body))
+    };
+    let answer =
+        post(&site, "/login", None, &json!({ "user": "ada", "password": "dwell" })).expect(200).sets_no_cookie();
+    assert_eq!(answer.header("Referrer-Policy"), Some("same-origin"));
+    assert_eq!(answer.header("Session-Token"), None);
+    let token = answer.json()["token"].as_str().unwrap().to_owned();
+    assert_eq!(ask("POST", "/visit", &token, &json!({})).expect(200).sets_no_cookie().json()["visits"], 1);
+    let who = |query: &str| Whoami::read(&site.ask(&site.request("GET", &format!("/whoami?{query}"))).expect(200));
+    assert_eq!(who(&format!("a=b&session={token}&c")).principal.as_deref(), Some("ada"));
+    let other = post(&site, "/login", None, &json!({ "user": "eve", "password": "dwell" })).expect(200);
+    let other = other.json()["token"].as_str().unwrap().to_owned();
+    for nobody in [
+        format!("session={token}&session={other}"),
+        format!("Session={token}"),
+        format!("s%65ssion={token}"),
+        format!("session=%{:02X}{}", token.as_bytes()[0], &token[1..]),
+        format!("session={token}%20"),
+        format!("session={}", &token[..token.len() - 1]),
+        "session=".to_owned(),
+    ] {
+        assert!(who(&nobody).is_nobody(), "{nobody}");
+    }
+    assert!(whoami(&site, "Authorization", &format!("Bearer {token}")).is_nobody());
+    assert!(whoami(&site, "Cookie", &format!("id={token}")).is_nobody());
+    let elevated = ask("POST", "/elevate", &token, &json!({ "password": "dwell" })).expect(200);
+    assert!(who(&format!("session={token}")).is_nobody(), "the old address is worth nothing");
+    let newer = elevated.json()["token"].as_str().unwrap().to_owned();
+    ask("POST", "/logout", &newer, &json!({})).expect(204);
+    assert!(who(&format!("session={newer}")).is_nobody());
+}
+
+#[test]
+fn an_address_is_read_only_where_that_was_asked_for() {
+    let home = Home::new();
+    let on = |tracking| Site::on(home.clone(), Profile::Lan, &["--tracking", tracking]);
+    let site = on("url");
+    let token = post(&site, "/login", None, &json!({ "user": "ada", "password": "dwell" })).expect(200).json()["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let who = |site: &Site, token: &str| {
+        Whoami::read(&site.ask(&site.request("GET", &format!("/whoami?session={token}"))).expect(200).sets_no_cookie())
+    };
+    assert_eq!(who(&site, &token).principal.as_deref(), Some("ada"));
+    drop(site);
+    for tracking in ["cookie", "header"] {
+        let site = on(tracking);
+        assert!(who(&site, &token).is_nobody(), "{tracking}");
+        assert!(whoami(&site, "Authorization", &format!("Bearer {token}")).is_nobody(), "{tracking}");
+    }
+    let site = on("cookie");
+    let cookie = Browser::signed_in(&site, "ada").cookie();
+    let (name, value) = cookie.split_once('=').unwrap();
+    assert!(whoami(&site, "Cookie", &format!("{name}={token}")).is_nobody());
+    drop(site);
+    let site = on("url");
+    assert!(who(&site, value).is_nobody(), "a cookie's token in an address");
+    assert_eq!(who(&site, &token).principal.as_deref(), Some("ada"), "its own is still one");
+}

@@ -17,6 +17,9 @@ use super::{Answer, CART, VISITS, devices};
 const FOR_PROGRAMS: &str = "Sessions are tracked by a header here, so this page cannot sign in. The answer to `POST /login` has \
                             a token; send it as `Authorization: Bearer`.";
 
+const BY_ADDRESS: &str = "Sessions are tracked by addresses here, so this page cannot sign in. The answer to `POST /login` has \
+                          a token; append it to each address as `?session=`.";
+
 /// Who is asking. Every field is always there.
 #[derive(Serialize)]
 struct Whoami {
@@ -103,6 +106,7 @@ pub(in super::super) async fn home(exchange: Exchange, user: Option<SignedIn>, S
         notice: match app.tracking {
             Tracking::Cookie => None,
             Tracking::Header => Some(FOR_PROGRAMS),
+            Tracking::Url => Some(BY_ADDRESS),
         },
     };
     Ok(Html(page::home(&home)).into_response())
