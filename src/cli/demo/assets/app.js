@@ -20,9 +20,10 @@
   const fromFragment = () => {
     const found = new URLSearchParams(location.hash.slice(1)).get('companion');
     if (found !== null) history.replaceState(null, '', location.pathname + location.search);
-    // Only an answer to our own form brings one: a page elsewhere could have signed its own account in here.
-    const ours = document.referrer.startsWith(`${location.origin}/`);
-    return ours && /^[!-~]{1,512}$/.test(found ?? '') ? found : null;
+    if (!/^[!-~]{1,512}$/.test(found ?? '')) return {};
+    // An answer to our own form brings one. So does a link that hands a session over, and so could a page elsewhere that
+    // has signed its own account in here: then the visitor is asked.
+    return document.referrer.startsWith(`${location.origin}/`) ? { given: found } : { offered: found };
   };
 
   // Talking to the server.
@@ -274,7 +275,7 @@
   };
 
   // Start. A companion from a link counts only if it works: a made-up one must not replace the right one.
-  const given = fromFragment();
+  const { given, offered } = fromFragment();
   const restore = async (candidates) => {
     for (const companion of candidates) {
       const fresh = await fetchPage(companion);
@@ -283,12 +284,25 @@
       return swap(fresh);
     }
   };
+  const offer = async (companion) => {
+    const name = (await fetchPage(companion)).querySelector('#principal')?.textContent;
+    if (!name) return;
+    say(`This link signs you in as ${name}. `);
+    const go = Object.assign(document.createElement('button'), { id: 'accept', textContent: `Continue as ${name}` });
+    go.addEventListener('click', async () => {
+      keep(companion);
+      say('');
+      try { await refresh(); } catch (error) { say(error.message, true); }
+    });
+    document.getElementById('notice').append(go);
+  };
   const start = async () => {
     prepare();
     const shown = () => document.documentElement.classList.remove('restoring');
     try {
       if (kind() !== 'authenticated' || given) await restore([...new Set([given, kept()])].filter(Boolean));
       shown();
+      if (offered && kind() !== 'authenticated') await offer(offered);
     } catch (error) {
       shown();
       error.status ? say(error.message, true) : await outage();

@@ -2,6 +2,7 @@
 
 mod account;
 mod cookies;
+mod hand_off;
 mod live;
 mod looks;
 mod plain_forms;
