@@ -7,6 +7,8 @@
 //! one, and no token follows); every message goes through the session's handle, which refuses once the session has ended;
 //! and an open socket is no use of the session, a message that was handled is.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
@@ -20,6 +22,8 @@ use tokio::sync::mpsc;
 const COUNT: Field<u32> = Field::new("count");
 /// The longest message, in bytes: it is a word.
 const MESSAGE_BYTES_MAX: usize = 1024;
+/// How long a client may take to hear why its socket closes.
+const GOOD_BYE: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,7 +72,12 @@ async fn talk(mut socket: WebSocket, session: Session) {
             reason = &mut ended => break reason,
             message = socket.recv() => match message {
                 Some(Ok(Message::Text(text))) => match handle(&session, &text).await {
-                    Ok(answer) => if socket.send(Message::text(answer)).await.is_err() { return },
+                    // A client that stops reading must not outlive its session either.
+                    Ok(answer) => tokio::select! {
+                        biased;
+                        reason = &mut ended => break reason,
+                        sent = socket.send(Message::text(answer)) => if sent.is_err() { return },
+                    },
                     // Its reason is on the way. A store that fails is no reason to act on without a session.
                     Err(error) if error.kind() == dwell::ErrorKind::Gone => break (&mut ended).await,
                     Err(_) => break EndReason::Fault,
@@ -81,8 +90,8 @@ async fn talk(mut socket: WebSocket, session: Session) {
     };
     let code = if reason == EndReason::Shutdown { close_code::AWAY } else { close_code::POLICY };
     let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason.as_str()) };
-    // Whoever has left already is not told.
-    let _ = socket.send(Message::Close(Some(frame))).await;
+    // Whoever has left already, or does not listen, is not told.
+    let _ = tokio::time::timeout(GOOD_BYE, socket.send(Message::Close(Some(frame)))).await;
 }
 
 async fn handle(session: &Session, text: &str) -> dwell::Result<String> {
