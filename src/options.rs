@@ -37,6 +37,8 @@ pub struct Options {
     events_kept: usize,
     clock: Option<Arc<dyn Clock>>,
     manual_workers: bool,
+    rotate_every: Option<Duration>,
+    rotation_overlap: Duration,
 }
 
 /// What happens when a principal signs in and already has as many sessions as allowed.
@@ -81,6 +83,8 @@ impl Options {
             events_kept: 16_384,
             clock: None,
             manual_workers: false,
+            rotate_every: None,
+            rotation_overlap: Duration::from_secs(10),
         }
     }
 
@@ -180,6 +184,52 @@ impl Options {
         self
     }
 
+    /// Replaces the tokens of sessions in use as time goes by, so that one that leaked does not serve for long. Off by
+    /// default; for sites whose cookies travel in the clear.
+    ///
+    /// When a session is loaded by a token this old, a successor is made and, once that is on disk, offered by
+    /// [`Session::token`](crate::Session::token); the web layer sets it as the cookie. The first request that comes with the
+    /// successor puts it in force. From then on the token before opens the session for the
+    /// [overlap](Self::rotation_overlap) only, and whoever shows it after that ends the session
+    /// ([`EndReason::Replayed`](crate::EndReason::Replayed)): one of two who have it has stolen it. A client that never
+    /// takes the successor up goes on with the token it has.
+    ///
+    /// Nothing else changes: handles, tokens for pages and [`id`](crate::Session::id) stay. Costs two writes behind for
+    /// each rotation, and some 20 to 60 bytes of memory for each session. At least a second; fractions of one do not
+    /// count.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let clock = dwell::ManualClock::new();
+    /// let options = dwell::Options::new().rotate_every(Duration::from_secs(300));
+    /// let sessions = options.clock(clock.clone()).manual_workers().in_memory()?;
+    /// let first = sessions.start().sign_in("ada")?.blocking_wait()?;
+    ///
+    /// clock.advance(Duration::from_secs(300));
+    /// assert!(sessions.load(&first)?.expect("it is live").token().is_none(), "not on disk yet");
+    /// clock.advance(Duration::from_secs(1));
+    /// sessions.run_pending();
+    /// let second = sessions.load(&first)?.expect("it is live").token().expect("the successor");
+    ///
+    /// assert!(sessions.load(&second)?.is_some());
+    /// assert!(sessions.load(&first)?.is_some(), "requests that are under way go on");
+    /// clock.advance(Duration::from_secs(10));
+    /// assert!(sessions.load(&first)?.is_none());
+    /// assert!(sessions.load(&second)?.is_none(), "somebody else has a copy");
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub fn rotate_every(mut self, interval: Duration) -> Self {
+        self.rotate_every = Some(interval);
+        self
+    }
+
+    /// How long a token goes on after its successor was used, for requests that are under way: 10 s by default, at least
+    /// a second and at most a minute.
+    pub fn rotation_overlap(mut self, overlap: Duration) -> Self {
+        self.rotation_overlap = overlap;
+        self
+    }
+
     /// Reads time from `clock`, for tests.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -203,6 +253,15 @@ impl Options {
         if self.per_principal_max == 0 {
             return Err(out_of_range("sessions_per_principal", 1, u64::from(u32::MAX)));
         }
+        let rotate_every =
+            self.rotate_every.map(|every| whole_seconds("the", "rotation interval", every)).transpose()?;
+        let overlap = whole_seconds("the", "rotation overlap", self.rotation_overlap)?;
+        if overlap > OVERLAP_MAX {
+            return Err(Error::invalid(format!(
+                "the rotation overlap of {:?} must be between 1 s and {OVERLAP_MAX} s",
+                self.rotation_overlap
+            )));
+        }
         if !(1..=Self::SESSION_BYTES_LIMIT).contains(&self.session_bytes_max) {
             return Err(out_of_range("session_bytes_max", 1, Self::SESSION_BYTES_LIMIT as u64));
         }
@@ -221,6 +280,7 @@ impl Options {
             events_kept: self.events_kept.max(1),
             clock: self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
             manual_workers: self.manual_workers,
+            rotation: Rotation { every: rotate_every, overlap },
         })
     }
 }
@@ -233,6 +293,8 @@ impl Default for Options {
 
 /// One in this many sessions may be anonymous, so that strangers cannot crowd out people who signed in.
 const ANONYMOUS_SHARE: u32 = 10;
+/// The longest time that two tokens open one session, in seconds: no request should take longer to arrive.
+const OVERLAP_MAX: u32 = 60;
 /// Below this the B-tree would read its own upper pages from the file again and again.
 const PAGE_CACHE_BYTES_MIN: usize = 256 * 1024;
 
@@ -257,6 +319,15 @@ pub(crate) struct Settings {
     pub(crate) events_kept: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) manual_workers: bool,
+    pub(crate) rotation: Rotation,
+}
+
+/// When tokens are replaced softly, in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rotation {
+    /// `None` for never.
+    pub(crate) every: Option<u32>,
+    pub(crate) overlap: u32,
 }
 
 /// How long a session may live, in whole seconds: `1 <= idle <= lifetime`.
@@ -324,6 +395,9 @@ mod tests {
         assert!(refused(&Options::new().anonymous_lifetime(Duration::MAX)).contains("anonymous"));
         assert!(refused(&Options::new().sessions_max(0)).contains("sessions_max"));
         assert!(refused(&Options::new().sessions_per_principal(0, AtLimit::Refuse)).contains("per_principal"));
+        assert!(refused(&Options::new().rotate_every(Duration::ZERO)).contains("rotation interval"));
+        assert!(refused(&Options::new().rotation_overlap(Duration::ZERO)).contains("rotation overlap"));
+        assert!(refused(&Options::new().rotation_overlap(Duration::from_secs(61))).contains("60 s"));
         assert!(refused(&Options::new().session_bytes_max(2 << 20)).contains("session_bytes_max"));
     }
 }

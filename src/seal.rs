@@ -68,6 +68,9 @@ impl fmt::Debug for Key {
 pub(crate) struct Fingerprint(pub(crate) [u8; 16]);
 
 impl Fingerprint {
+    /// No token's.
+    pub(crate) const NONE: Self = Self([0; 16]);
+
     pub(crate) fn of(label: &[u8; 16], key_id: u8, secret: &[u8; 32]) -> Self {
         // The message is 49 bytes, so with its padding (FIPS 180-4, 5.1.1) it is one block, laid out here so that
         // nothing but the compression is paid for. Whole parts are copied: byte by byte it took longer than the hash.
@@ -87,6 +90,12 @@ impl Fingerprint {
         }
         let [a, b, c, d, ..] = state.map(u128::from);
         Self((a << 96 | b << 64 | c << 32 | d).to_be_bytes())
+    }
+
+    /// The shard of the index that it belongs to: the last byte, which tables within a shard do not look at.
+    pub(crate) fn shard(self) -> u32 {
+        let [.., last] = self.0;
+        u32::from(last)
     }
 
     /// The leading 8 bytes as a number, for placing it in tables: the bytes are uniformly random already.
@@ -122,6 +131,11 @@ impl Tagger {
 
     pub(crate) fn tag16(&self, label: &str, parts: &[&[u8]]) -> [u8; 16] {
         first(&self.digest(label, parts))
+    }
+
+    /// 32 secret bytes that follow from the parts.
+    pub(crate) fn key(&self, label: &str, parts: &[&[u8]]) -> Key {
+        Key(self.digest(label, parts))
     }
 
     pub(crate) fn tag8(&self, label: &str, parts: &[&[u8]]) -> [u8; 8] {

@@ -20,7 +20,7 @@ pub(crate) use self::visit::Gate;
 pub(crate) use self::visit::{Caller, Visit};
 use crate::codec::{self, Codec};
 use crate::engine::fields;
-use crate::engine::{Cell, Engine, Handle, Receipt, Rotate};
+use crate::engine::{Cell, Engine, Handle, Receipt, Rotate, Stamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::field::{Field, View};
 use crate::sign_in::{Class, SignIn};
@@ -57,8 +57,8 @@ impl Session {
         Self(Handle::fresh(engine), None)
     }
 
-    pub(crate) const fn loaded(cell: Arc<Cell>, generation: u32) -> Self {
-        Self(Handle::loaded(cell, generation), None)
+    pub(crate) const fn loaded(cell: Arc<Cell>, stamp: Stamp) -> Self {
+        Self(Handle::loaded(cell, stamp), None)
     }
 
     /// Notes for the layer that answers a request what the request does with this session.
@@ -290,8 +290,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Refused`](ErrorKind::Refused) for a disabled principal or at a limit, [`Invalid`](ErrorKind::Invalid) for a
-    /// name that is empty or too long, [`Gone`](ErrorKind::Gone), [`Busy`](ErrorKind::Busy),
-    /// [`Storage`](ErrorKind::Storage). From the receipt also [`Unknown`](ErrorKind::Unknown): then neither the old
+    /// name that is empty or too long, [`Gone`](ErrorKind::Gone) (as for [`rotate`](Self::rotate)),
+    /// [`Busy`](ErrorKind::Busy), [`Storage`](ErrorKind::Storage). From the receipt also [`Unknown`](ErrorKind::Unknown): then neither the old
     /// nor the new session goes on.
     ///
     /// ```
@@ -315,8 +315,9 @@ impl Session {
     /// to them are void when the receipt is ready. Data, deadlines and [`id`](Self::id) stay.
     ///
     /// # Errors
-    /// [`NotDurable`](ErrorKind::NotDurable) for a session kept in memory; otherwise as
-    /// [`sign_in`](Self::sign_in).
+    /// [`NotDurable`](ErrorKind::NotDurable) for a session kept in memory; [`Gone`](ErrorKind::Gone) also where the token
+    /// that this handle was loaded by is only good for what is left of an
+    /// [overlap](crate::Options::rotation_overlap); otherwise as [`sign_in`](Self::sign_in).
     ///
     /// ```
     /// # use dwell::Options;

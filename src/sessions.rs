@@ -109,15 +109,15 @@ impl Sessions {
 
     pub(crate) fn load_with(&self, token: &Token, touch: bool) -> Result<Option<Session>> {
         let found = self.0.engine.load(token, touch)?;
-        Ok(found.map(|(cell, generation)| Session::loaded(cell, generation)))
+        Ok(found.map(|(cell, stamp)| Session::loaded(cell, stamp)))
     }
 
     /// Like [`load_with`](Self::load_with), but never blocks.
     pub(crate) fn load_in_memory(&self, token: &Token, touch: bool) -> Result<InMemory> {
         Ok(match self.0.engine.load_hot(token, touch)? {
             Hot::Absent => InMemory::Absent,
-            Hot::Here(cell, generation) => InMemory::Here(Session::loaded(cell, generation)),
-            Hot::OnDisk => InMemory::OnDisk,
+            Hot::Here(cell, stamp) => InMemory::Here(Session::loaded(cell, stamp)),
+            Hot::OnDisk(_) => InMemory::OnDisk,
         })
     }
 

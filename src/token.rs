@@ -12,7 +12,7 @@ use rand::{SeedableRng, TryRng, rngs};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::seal::{self, Fingerprint};
+use crate::seal::{self, Fingerprint, Key};
 
 /// The secret that a visitor's client holds: 256 random bits and the id of the server key they go with.
 ///
@@ -53,6 +53,18 @@ impl Token {
         let mut token = Self { key_id, secret: [0; Self::SECRET_BYTES] };
         entropy.fill(&mut token.secret)?;
         Ok(token)
+    }
+
+    /// The first token from `start` on, counting up, whose fingerprint belongs to the same shard of the index as `like`;
+    /// about one in 256 does. `start` is as good as random, and so is what comes out.
+    pub(crate) fn near(key_id: u8, start: &Key, like: Fingerprint) -> Self {
+        let mut token = Self { key_id, secret: *start.bytes() };
+        while token.fingerprint().shard() != like.shard() {
+            if let Some(count) = token.secret.first_chunk_mut::<8>() {
+                *count = u64::from_le_bytes(*count).wrapping_add(1).to_le_bytes();
+            }
+        }
+        token
     }
 
     /// Reads the text form. `None` for everything but the one spelling that [`expose`](Self::expose) writes:

@@ -1,4 +1,4 @@
-//! Bindings: which cell and generation a handle works on.
+//! Bindings: which cell and generation a handle works on, and which of the session's tokens it came with.
 //!
 //! It knows cells and tokens. Invariants: a binding's lock is taken before a cell's and never while another lock is
 //! held, except by its owner reading a cell; the writer moves a binding on when a sign-in or rotation has become
@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 
 use super::Engine;
-use super::cell::Cell;
+use super::cell::{Cell, Stamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::token::Token;
 
@@ -26,7 +26,7 @@ pub(crate) struct Handle {
 #[derive(Clone, Debug)]
 enum Start {
     Fresh(Arc<Engine>),
-    Session(Arc<Cell>, u32),
+    Session(Arc<Cell>, Stamp),
 }
 
 impl Handle {
@@ -34,8 +34,8 @@ impl Handle {
         Self { start: Start::Fresh(Arc::clone(engine)), binding: OnceLock::new() }
     }
 
-    pub(crate) const fn loaded(cell: Arc<Cell>, generation: u32) -> Self {
-        Self { start: Start::Session(cell, generation), binding: OnceLock::new() }
+    pub(crate) const fn loaded(cell: Arc<Cell>, stamp: Stamp) -> Self {
+        Self { start: Start::Session(cell, stamp), binding: OnceLock::new() }
     }
 
     /// What the handle can be moved by.
@@ -43,18 +43,20 @@ impl Handle {
         self.binding.get_or_init(|| {
             Arc::new(Binding(Mutex::new(match &self.start {
                 Start::Fresh(engine) => Bound::Fresh { engine: Arc::clone(engine), claim: Weak::new() },
-                Start::Session(cell, generation) => {
-                    Bound::Session { cell: Arc::clone(cell), generation: *generation, token: None }
-                }
+                Start::Session(cell, stamp) => Bound::Session { cell: Arc::clone(cell), stamp: *stamp, token: None },
             })))
         })
     }
 
-    /// Runs `work` on the session, or returns the engine to make one with.
+    /// Runs `work` on the session and the handle's generation of it, or returns the engine to make one with.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Arc<Cell>, u32) -> T) -> std::result::Result<T, Arc<Engine>> {
+        self.with_stamp(|cell, stamp| work(cell, stamp.generation))
+    }
+
+    fn with_stamp<T>(&self, work: impl FnOnce(&Arc<Cell>, Stamp) -> T) -> std::result::Result<T, Arc<Engine>> {
         match (self.binding.get(), &self.start) {
             (Some(binding), _) => binding.with(work),
-            (None, Start::Session(cell, generation)) => Ok(work(cell, *generation)),
+            (None, Start::Session(cell, stamp)) => Ok(work(cell, *stamp)),
             (None, Start::Fresh(engine)) => Err(Arc::clone(engine)),
         }
     }
@@ -73,8 +75,11 @@ impl Handle {
         self.with(|cell, _| Arc::clone(&cell.engine)).unwrap_or_else(|engine| engine)
     }
 
+    /// The token to hand to the client, if it has another than the client: the one that the handle's session got, or
+    /// its successor.
     pub(crate) fn token(&self) -> Option<Token> {
-        self.binding.get()?.token()
+        let offered = self.with_stamp(|cell, stamp| cell.engine.offered_successor(cell, stamp));
+        offered.ok().flatten().or_else(|| self.binding.get()?.token())
     }
 }
 
@@ -94,7 +99,7 @@ pub(crate) enum Bound {
     Fresh { engine: Arc<Engine>, claim: Weak<()> },
     Session {
         cell: Arc<Cell>,
-        generation: u32,
+        stamp: Stamp,
         /// The token, if this handle's session got a new one.
         token: Option<Token>,
     },
@@ -103,7 +108,8 @@ pub(crate) enum Bound {
 impl Binding {
     /// Moves the handle to a new session, or to its session's new generation.
     pub(crate) fn move_to(&self, cell: Arc<Cell>, generation: u32, token: Token) {
-        let before = std::mem::replace(&mut *self.0.lock(), Bound::Session { cell, generation, token: Some(token) });
+        let stamp = Stamp { generation, step: 0 };
+        let before = std::mem::replace(&mut *self.0.lock(), Bound::Session { cell, stamp, token: Some(token) });
         drop(before);
     }
 
@@ -114,8 +120,8 @@ impl Binding {
     pub(crate) fn claim(&self) -> Result<Claimed> {
         let held = Arc::new(());
         match &mut *self.0.lock() {
-            Bound::Session { cell, generation, .. } => {
-                Ok(Claimed { old: Some((Arc::clone(cell), *generation)), claim: Claim(held) })
+            Bound::Session { cell, stamp, .. } => {
+                Ok(Claimed { old: Some((Arc::clone(cell), *stamp)), claim: Claim(held) })
             }
             Bound::Fresh { claim, .. } if claim.strong_count() > 0 => Err(busy()),
             Bound::Fresh { claim, .. } => {
@@ -138,14 +144,14 @@ impl Binding {
         let mut bound = self.0.lock();
         let fresh = matches!(&*bound, Bound::Fresh { claim, .. } if claim.strong_count() == 0);
         if fresh {
-            *bound = Bound::Session { cell, generation, token: Some(token) };
+            *bound = Bound::Session { cell, stamp: Stamp { generation, step: 0 }, token: Some(token) };
         }
         fresh
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Arc<Cell>, u32) -> T) -> std::result::Result<T, Arc<Engine>> {
+    fn with<T>(&self, work: impl FnOnce(&Arc<Cell>, Stamp) -> T) -> std::result::Result<T, Arc<Engine>> {
         match &*self.0.lock() {
-            Bound::Session { cell, generation, .. } => Ok(work(cell, *generation)),
+            Bound::Session { cell, stamp, .. } => Ok(work(cell, *stamp)),
             Bound::Fresh { engine, .. } => Err(Arc::clone(engine)),
         }
     }
@@ -158,15 +164,15 @@ impl Binding {
     }
 
     /// The session, or `Gone` where an operation makes no sense without one.
-    pub(crate) fn require(&self) -> Result<(Arc<Cell>, u32)> {
-        self.with(|cell, generation| (Arc::clone(cell), generation)).map_err(|_| Error::gone())
+    pub(crate) fn require(&self) -> Result<(Arc<Cell>, Stamp)> {
+        self.with(|cell, stamp| (Arc::clone(cell), stamp)).map_err(|_| Error::gone())
     }
 }
 
 /// What a sign-in starts from.
 #[derive(Debug)]
 pub(crate) struct Claimed {
-    pub(crate) old: Option<(Arc<Cell>, u32)>,
+    pub(crate) old: Option<(Arc<Cell>, Stamp)>,
     pub(crate) claim: Claim,
 }
 

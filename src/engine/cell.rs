@@ -8,16 +8,19 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Engine;
 use super::ended::EndReason;
 use super::group::Group;
+use super::soft::NEVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{Key, Wrap};
 use crate::storage::record::{Header, Row};
+use crate::time::Tick;
+use crate::token::Token;
 
 /// A session in use. Laid out so that a load and a read of small data touch two cache lines of it.
 #[repr(C)]
@@ -25,9 +28,12 @@ pub(crate) struct Cell {
     /// So that a handle to a session needs no counted reference to the engine of its own: counting on one shared
     /// word would make threads wait for each other on every load. Closing drops the cells, and so the circle.
     pub(crate) engine: Arc<Engine>,
-    /// What the content's header says, readable without the cell's lock. It changes only while the session is out of
-    /// the index, so whoever finds the cell there by a token reads the generation that goes with that token.
-    generation: AtomicU32,
+    /// What the content's header says, readable without the cell's lock: the generation above, the step below. It changes
+    /// only under the shard's write lock or while the session is out of the index, so whoever finds the cell there by a
+    /// token reads what goes with that token.
+    stamp: AtomicU64,
+    /// When a successor of the token is due; [`NEVER`] while one is being made or offered.
+    due: AtomicU32,
     /// Set by every load, cleared by a sweep of the cache: what it finds clear has not been used since the last.
     used: AtomicBool,
     content: Mutex<Content>,
@@ -41,8 +47,6 @@ pub(crate) struct Content {
     pub(crate) life: Life,
     /// The cell is in the writer's queue.
     pub(crate) queued: bool,
-    /// The header in memory is newer than the one on disk, or there is none yet.
-    pub(crate) header_pending: bool,
     /// The session is kept off the disk.
     pub(crate) memory_only: bool,
     /// The encoded fields; replaced as a whole, so a reader's copy is a pointer.
@@ -52,6 +56,8 @@ pub(crate) struct Content {
     pub(crate) durable: u64,
     /// The version that saving waits for: the last change of a field that is not relaxed.
     pub(crate) wanted: u64,
+    /// The version in which the header changed last; zero for the one that was read from disk.
+    pub(crate) header_version: u64,
     /// Bytes that the queue's limit counts for this cell.
     pub(crate) charged: usize,
     /// A sign-in or rotation of this session is on its way to disk.
@@ -61,6 +67,35 @@ pub(crate) struct Content {
     pub(crate) facts: Box<[u8]>,
     pub(crate) data_key: Key,
     pub(crate) wrap: Wrap,
+    /// There while the header has another token.
+    pub(crate) other: Option<Box<OtherToken>>,
+}
+
+/// What is kept for the other token of a session.
+pub(crate) struct OtherToken {
+    /// Opens the session's data for it; none if it was dropped after the overlap.
+    pub(crate) wrap: Option<Wrap>,
+    /// The token itself, while it is on offer.
+    pub(crate) offer: Option<Token>,
+    /// The version that the offer came with: it is handed out once that is durable.
+    pub(crate) version: u64,
+}
+
+/// Which token of a session it is: hard rotations raise the generation, soft ones the step within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) generation: u32,
+    pub(crate) step: u32,
+}
+
+impl Stamp {
+    pub(crate) const fn of(header: &Header) -> Self {
+        Self { generation: header.generation, step: header.step }
+    }
+
+    const fn pack(self) -> u64 {
+        (self.generation as u64) << 32 | self.step as u64
+    }
 }
 
 /// Whether a session lives.
@@ -75,16 +110,42 @@ impl Cell {
         Self {
             engine: Arc::clone(engine),
             row,
-            generation: AtomicU32::new(content.header.generation),
+            stamp: AtomicU64::new(Stamp::of(&content.header).pack()),
+            due: AtomicU32::new(content.header.soft_due(engine.settings.rotation).0),
             used: AtomicBool::new(true),
             content: Mutex::new(content),
             accounted: AtomicUsize::new(0),
         }
     }
 
-    /// The generation of whoever finds the cell in the index. It changes under the content's lock.
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Acquire)
+    /// The token in force. It changes under the content's lock.
+    #[expect(clippy::cast_possible_truncation, reason = "two halves")]
+    pub(crate) fn stamp(&self) -> Stamp {
+        let stamp = self.stamp.load(Ordering::Acquire);
+        Stamp { generation: (stamp >> 32) as u32, step: stamp as u32 }
+    }
+
+    /// Notes what a header says that was changed. The content is locked, and so is the shard, or the session is out of
+    /// the index.
+    pub(crate) fn note_header(&self, header: &Header) {
+        self.stamp.store(Stamp::of(header).pack(), Ordering::Release);
+        self.due.store(header.soft_due(self.engine.settings.rotation).0, Ordering::Relaxed);
+    }
+
+    /// Whether a successor of the token is due. One relaxed load, for every load of a session.
+    pub(crate) fn is_due(&self, now: Tick) -> bool {
+        self.due.load(Ordering::Relaxed) <= now.0
+    }
+
+    /// Like [`is_due`](Self::is_due), but only one of those who ask at the same time is told so.
+    pub(crate) fn take_due(&self, now: Tick) -> bool {
+        let due = self.due.load(Ordering::Relaxed);
+        due <= now.0 && self.due.compare_exchange(due, NEVER.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Has somebody else try again later, unless the header has changed meanwhile.
+    pub(crate) fn put_off_due(&self, later: Tick) {
+        let _ = self.due.compare_exchange(NEVER.0, later.0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Puts a rotation into effect. The session is out of the index.
@@ -93,7 +154,10 @@ impl Cell {
         content.header = *header;
         content.wrap = *wrap;
         content.group = None;
-        self.generation.store(header.generation, Ordering::Release);
+        let before = content.other.take();
+        self.note_header(header);
+        drop(content);
+        drop(before);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Content> {
@@ -107,7 +171,7 @@ impl Cell {
     pub(crate) fn data(&self, generation: u32) -> Result<Arc<[u8]>> {
         let content = self.content.lock();
         // What `Content::check` asks, of the generation that lies beside the lock.
-        if content.life != Life::Live || self.generation() != generation {
+        if content.life != Life::Live || self.stamp().generation != generation {
             return Err(Error::gone());
         }
         Ok(Arc::clone(&content.data))
@@ -127,7 +191,7 @@ impl Cell {
     /// Whether memory and disk agree, so that the cell can be dropped and read again.
     pub(crate) fn is_clean(&self) -> bool {
         let content = self.content.lock();
-        content.version == content.durable && !content.header_pending && !content.memory_only && content.group.is_none()
+        content.version == content.durable && !content.memory_only && content.group.is_none()
     }
 
     /// Notes how much memory the cell takes, for the cache's budget, and returns it. Under its shard's write lock.
@@ -149,8 +213,9 @@ impl Cell {
         if content.memory_only {
             return 0;
         }
+        let other = content.other.as_ref().map_or(0, |_| size_of::<OtherToken>() + ALLOCATION);
         let name = content.principal.as_ref().map_or(0, |name| name.len() + ALLOCATION);
-        size_of::<Self>() + 3 * ALLOCATION + content.data.len() + content.facts.len() + name
+        size_of::<Self>() + 3 * ALLOCATION + content.data.len() + content.facts.len() + name + other
     }
 }
 
@@ -179,6 +244,18 @@ impl Content {
             ));
         }
         Ok(())
+    }
+
+    /// Whether a handle of this token may have the session's token replaced, or somebody signed in over it. One whose
+    /// successor was used may not: it goes on for requests that were under way.
+    pub(crate) fn check_in_force(&self, stamp: Stamp) -> Result<()> {
+        self.check_write(stamp.generation)?;
+        if stamp.step < self.header.step { Err(Error::gone()) } else { Ok(()) }
+    }
+
+    /// The header in memory is newer than the one on disk, or there is none yet.
+    pub(crate) const fn is_header_pending(&self) -> bool {
+        self.header_version > self.durable
     }
 
     /// Marks the session dead. Returns the group that it was part of, which dies with it.

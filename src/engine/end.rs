@@ -156,7 +156,7 @@ impl Engine {
         let (mut doom, mut profile) = (None, ProfileId(0));
         let removed = self.index.remove(fingerprint, row, |slot| {
             doom = if slot.list() == list { doomed(slot) } else { None };
-            if let Some((why @ (Why::SignedOut | Why::Revoked(_)), _)) = &mut doom
+            if let Some((why @ (Why::SignedOut | Why::Revoked(_) | Why::Replayed), _)) = &mut doom
                 && let Some(expired) = self.why_expired(slot)
             {
                 *why = expired;
@@ -227,16 +227,21 @@ impl Engine {
     /// Signs a session out, for the handle of its current generation.
     pub(crate) fn destroy(self: &Arc<Self>, cell: &Arc<Cell>, generation: u32) -> Result<Receipt> {
         self.check_open()?;
-        let fingerprint = {
-            let content = cell.lock();
-            content.check(generation)?;
-            content.header.fingerprint
-        };
-        match self.end_if(fingerprint, cell.row, |_| Some((Why::SignedOut, Fate::Delete))) {
-            Some(ending) => Ok(self.deletion(ending)),
+        let mut tried = None;
+        loop {
+            let fingerprint = {
+                let content = cell.lock();
+                content.check(generation)?;
+                content.header.fingerprint
+            };
+            if let Some(ending) = self.end_if(fingerprint, cell.row, |_| Some((Why::SignedOut, Fate::Delete))) {
+                return Ok(self.deletion(ending));
+            }
             // Somebody else was first. If that was a rotation, the session lives on under a token that is not this
-            // handle's to end.
-            None => Err(Error::gone()),
+            // handle's to end; soft ones leave it the handle's own.
+            if tried.replace(fingerprint) == Some(fingerprint) {
+                return Err(Error::gone());
+            }
         }
     }
 
@@ -250,17 +255,21 @@ impl Engine {
         let mut tried = None;
         for _ in 0..REVOKE_TRIES {
             let unwritten = self.unwritten.lock().get(&row).copied();
-            let fingerprint = match unwritten {
-                Some(fingerprint) => fingerprint,
+            let (fingerprint, other) = match unwritten {
+                Some(fingerprint) => (fingerprint, Fingerprint::NONE),
                 None => match self.reader.header(row) {
-                    Ok(Some(header)) => header.fingerprint,
+                    Ok(Some(header)) => (header.fingerprint, header.other),
                     Ok(None) => return Ok(None),
                     // Ending a session must not depend on a disk that can be read.
-                    Err(error) => self.filed_fingerprint(row).ok_or(error)?,
+                    Err(error) => (self.filed_fingerprint(row).ok_or(error)?, Fingerprint::NONE),
                 },
             };
-            if let Some(ending) = self.end_if(fingerprint, row, |_| Some((Why::Revoked(By::Handle), Fate::Delete))) {
-                return Ok(Some(self.deletion(ending)));
+            // A successor may be in force, and have one of its own, before the disk says so.
+            for fingerprint in [fingerprint, other] {
+                if let Some(ending) = self.end_if(fingerprint, row, |_| Some((Why::Revoked(By::Handle), Fate::Delete)))
+                {
+                    return Ok(Some(self.deletion(ending)));
+                }
             }
             if tried == Some(fingerprint) {
                 return Ok(None);

@@ -42,6 +42,9 @@ pub enum EndReason {
     Revoked,
     /// The oldest one, ended to make room for another.
     Limit,
+    /// Somebody showed a token whose [successor](crate::Options::rotate_every) had been in use for longer than the overlap:
+    /// two have it, and one of them has stolen it.
+    Replayed,
     /// Not used for as long as it may stay unused.
     Idle,
     /// Its lifetime is over.
@@ -68,6 +71,7 @@ impl EndReason {
             Self::Replaced => "replaced",
             Self::Revoked => "revoked",
             Self::Limit => "limit",
+            Self::Replayed => "replayed",
             Self::Idle => "idle",
             Self::Lifetime => "lifetime",
             Self::Fault => "fault",

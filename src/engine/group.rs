@@ -149,9 +149,9 @@ impl Engine {
         let same_principal = |cell: &Cell| cell.lock().header.principal == principal;
         let replaced = old.as_ref().filter(|(cell, _)| same_principal(cell)).map(|(cell, _)| cell.row);
         let evicted = self.admit(&locked, principal, replaced, request)?;
-        if let Some((cell, generation)) = &old {
+        if let Some((cell, stamp)) = &old {
             // Asked here too, so that refusals use up no row numbers.
-            cell.lock().check_write(*generation)?;
+            cell.lock().check_in_force(*stamp)?;
         }
         // Under the lock, so that a cutoff set after it kills this row and one set before does not.
         let row = self.next_row()?;
@@ -164,8 +164,8 @@ impl Engine {
         };
         let (promise, receipt) = promise();
         let mut old_content = old.as_ref().map(|(cell, _)| cell.lock());
-        if let (Some(before), Some((_, generation))) = (&old_content, &old) {
-            before.check_write(*generation)?;
+        if let (Some(before), Some((_, stamp))) = (&old_content, &old) {
+            before.check_in_force(*stamp)?;
             content.inherit(before);
         }
         let group = Arc::new(Group {
@@ -194,14 +194,14 @@ impl Engine {
 
     /// Gives a session a new token and a new generation; everything bound to the old one is void.
     pub(crate) fn rotate(self: &Arc<Self>, binding: &Arc<Binding>, how: Rotate) -> Result<Receipt<Token>> {
-        let (cell, generation) = binding.require()?;
+        let (cell, stamp) = binding.require()?;
         self.check_durable()?;
         self.queue.check_room(false)?;
         let token = Token::random(self.keys.active(), self.entropy.as_ref())?;
         let (promise, receipt) = promise();
         let (mut header, data_key) = {
             let content = cell.lock();
-            content.check_write(generation)?;
+            content.check_in_force(stamp)?;
             if content.memory_only {
                 return Err(Error::new(ErrorKind::NotDurable, "the session is kept in memory only"));
             }
@@ -214,7 +214,7 @@ impl Engine {
         }
         header.key_id = token.key_id();
         header.generation += 1;
-        header.fingerprint = token.fingerprint();
+        header.replace(token.fingerprint());
         header.last_seen = now;
         if let Rotate::Reauthenticated { method } = how {
             header.authenticated = header.last_seen;
@@ -231,7 +231,7 @@ impl Engine {
         });
         {
             let mut content = cell.lock();
-            content.check_write(generation)?;
+            content.check_in_force(stamp)?;
             content.group = Some(Arc::clone(&group));
         }
         self.submit(Queued { group, promise });
@@ -346,7 +346,7 @@ impl Engine {
             last_seen: now,
             created_wall: self.clock.wall(),
             fingerprint: token.fingerprint(),
-            successor: Fingerprint([0; 16]),
+            other: Fingerprint::NONE,
             overlap: Tick(0),
             principal,
             external: 0,
@@ -383,12 +383,13 @@ impl Content {
             wanted: 1,
             queued: false,
             charged: 0,
-            header_pending: true,
+            header_version: 1,
             memory_only: false,
             group: None,
             header,
             data_key,
             wrap,
+            other: None,
             facts,
             principal,
         }

@@ -3,15 +3,19 @@
 //! It knows slots and cells, not the disk, the clock or the lists. Invariants: a fingerprint's shard holds its slot,
 //! and its cell while the session is in use, under one lock; a cell stands here only while the slot holds its row;
 //! nothing blocks and no code of the application runs under a shard's lock. Loads take the read lock, everything
-//! that files, frees or re-files a slot the write lock, one shard at a time.
+//! that files, frees or re-files a slot the write lock, one shard at a time. Where a fingerprint is asked for together
+//! with its row, either token of the session does.
+
+mod others;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
+pub(crate) use others::Confirmed;
 use parking_lot::RwLock;
 
-use super::cell::Cell;
+use super::cell::{Cell, Stamp};
 use super::slab::Slab;
 use super::slot::{NewSlot, ProfileId, Profiles, Slot, SlotId};
 use super::touches::{self, BUCKETS};
@@ -44,6 +48,7 @@ struct Shard {
     table: HashTable<u32>,
     /// Place and cell of each session in use, hashed by its fingerprint too: what is in use is found with one probe.
     cells: HashTable<(u32, Arc<Cell>)>,
+    others: others::Others,
     cell_bytes: usize,
     /// For each bucket of idle timeouts, the earliest time that a renewal stored since they were gathered, or
     /// [`NONE_RENEWED`]. A request that was held up may store a time from before the gathering.
@@ -58,10 +63,14 @@ const NONE_RENEWED: u32 = u32::MAX;
 pub(crate) enum Probe {
     /// No live session has this fingerprint.
     Absent,
-    /// Its cell, and the generation that goes with the token.
-    Hot(Arc<Cell>, u32),
+    /// Its cell, and which of its tokens this is.
+    Hot(Arc<Cell>, Stamp),
     /// The session lives, but its data has to be read from disk.
     Cold(Row),
+    /// The token that is offered to the session's client, and which nobody has shown yet.
+    Successor,
+    /// A token of the session whose overlap is over.
+    Replayed(Row),
 }
 
 /// What is left of a session that was taken out of the index.
@@ -79,6 +88,7 @@ impl Index {
             slots: Slab::new(),
             table: HashTable::new(),
             cells: HashTable::new(),
+            others: others::Others::default(),
             cell_bytes: 0,
             renewed_from: std::array::from_fn(|_| AtomicU32::new(NONE_RENEWED)),
         };
@@ -95,10 +105,12 @@ impl Index {
 
     /// Finds the live session of a fingerprint and, if `touch` is set, marks it as seen now.
     pub(crate) fn probe(&self, fingerprint: Fingerprint, now: Tick, touch: bool) -> Probe {
-        let shard = self.shard(shard_of(fingerprint)).read();
+        let shard = self.shard(fingerprint.shard()).read();
         let hot = shard.hot(fingerprint);
-        let place = hot.map(|(place, _)| *place).or_else(|| shard.place_of(fingerprint));
-        let slot = place.and_then(|place| shard.slots.get(place)).filter(|slot| now < slot.deadline(&self.profiles));
+        let Some(place) = hot.map(|(place, _)| *place).or_else(|| shard.place_of(fingerprint)) else {
+            return shard.probe_other(self, fingerprint, now, touch);
+        };
+        let slot = shard.slots.get(place).filter(|slot| now < slot.deadline(&self.profiles));
         let Some(slot) = slot else { return Probe::Absent };
         if touch {
             shard.touch(slot, now, &self.profiles);
@@ -106,7 +118,7 @@ impl Index {
         match hot {
             Some((_, cell)) => {
                 cell.mark_used();
-                Probe::Hot(Arc::clone(cell), cell.generation())
+                Probe::Hot(Arc::clone(cell), cell.stamp())
             }
             None => Probe::Cold(slot.row()),
         }
@@ -114,7 +126,7 @@ impl Index {
 
     /// Marks a session as seen now, unless its time has run out. `true` if it lives.
     pub(crate) fn touch(&self, fingerprint: Fingerprint, row: Row, now: Tick) -> bool {
-        let shard = self.shard(shard_of(fingerprint)).read();
+        let shard = self.shard(fingerprint.shard()).read();
         let slot = shard.place(fingerprint, row).and_then(|place| shard.slots.get(place));
         let live = slot.filter(|slot| now < slot.deadline(&self.profiles));
         if let Some(slot) = live {
@@ -157,24 +169,29 @@ impl Index {
 
     /// Files a session, with its cell if it is in use, unless another has its fingerprint.
     pub(crate) fn insert(&self, session: &NewSlot, cell: Option<Arc<Cell>>) -> Option<SlotId> {
-        let number = shard_of(session.fingerprint);
+        let number = session.fingerprint.shard();
         let mut shard = self.shard(number).write();
-        if shard.place_of(session.fingerprint).is_some() {
+        let taken = |fingerprint| shard.place_of(fingerprint).or_else(|| shard.others.place(fingerprint)).is_some();
+        if taken(session.fingerprint) {
             return None;
         }
+        let other = session.other.filter(|&(other, _)| other.shard() == number && !taken(other));
         let place = shard.slots.take();
         if let Some(slot) = shard.slots.get_mut(place) {
             slot.fill(session);
         }
         let Shard { slots, table, .. } = &mut *shard;
         table.insert_unique(session.fingerprint.hash(), place, |&place| hash_of(slots, place));
+        if let Some((other, overlap)) = other {
+            shard.others.put(place, other, overlap);
+        }
         if let Some(cell) = cell {
             shard.insert_cell(session.fingerprint, place, cell, self.cell_bytes_max);
         }
         Some(SlotId(place << 8 | number))
     }
 
-    /// Takes a session out if `doomed` agrees: its token resolves no more, its place is free. No touch can come in
+    /// Takes a session out if `doomed` agrees: its tokens resolve no more, its place is free. No touch can come in
     /// between the question and the removal.
     pub(crate) fn remove(
         &self,
@@ -182,14 +199,16 @@ impl Index {
         row: Row,
         doomed: impl FnOnce(&Slot) -> bool,
     ) -> Option<Removed> {
-        let number = shard_of(fingerprint);
+        let number = fingerprint.shard();
         let mut shard = self.shard(number).write();
         let place = shard.place(fingerprint, row)?;
         if !shard.slots.get(place).is_some_and(doomed) {
             return None;
         }
-        shard.take_out(fingerprint, place);
-        let cell = shard.remove_cell(fingerprint, place);
+        let in_force = shard.slots.get(place).map(|slot| Fingerprint(slot.fingerprint))?;
+        shard.take_out(in_force, place);
+        shard.others.forget(place);
+        let cell = shard.remove_cell(in_force, place);
         let slot = shard.slots.get_mut(place)?;
         let removed = Removed {
             slot: SlotId(place << 8 | number),
@@ -203,22 +222,23 @@ impl Index {
     }
 
     /// Makes a cell that was read from disk the session's cell, unless the session ended or another thread was
-    /// first. Returns the cell that counts, and its generation. `settle` is run on it before anybody finds it.
+    /// first. Returns the cell that counts, and which of its tokens this is. `settle` is run on it before anybody finds it.
     pub(crate) fn publish(
         &self,
         fingerprint: Fingerprint,
         cell: Arc<Cell>,
         settle: impl FnOnce(&Cell),
-    ) -> Option<(Arc<Cell>, u32)> {
-        let mut shard = self.shard(shard_of(fingerprint)).write();
+    ) -> Option<(Arc<Cell>, Stamp)> {
+        let mut shard = self.shard(fingerprint.shard()).write();
         let place = shard.place(fingerprint, cell.row)?;
-        if let Some(first) = shard.cell(fingerprint, place) {
-            return Some((Arc::clone(first), first.generation()));
+        if let Some(first) = shard.cell(place) {
+            return Some((Arc::clone(first), shard.stamp(fingerprint, place, first)));
         }
         settle(&cell);
-        shard.insert_cell(fingerprint, place, Arc::clone(&cell), self.cell_bytes_max);
-        let generation = cell.generation();
-        Some((cell, generation))
+        let in_force = shard.slots.get(place).map(|slot| Fingerprint(slot.fingerprint))?;
+        shard.insert_cell(in_force, place, Arc::clone(&cell), self.cell_bytes_max);
+        let stamp = shard.stamp(fingerprint, place, &cell);
+        Some((cell, stamp))
     }
 
     /// Runs `read` on the slot of a session, if it is in the index.
@@ -228,16 +248,17 @@ impl Index {
         row: Row,
         read: impl FnOnce(SlotId, &Slot) -> T,
     ) -> Option<T> {
-        let number = shard_of(fingerprint);
+        let number = fingerprint.shard();
         let shard = self.shard(number).read();
         let place = shard.place(fingerprint, row)?;
         shard.slots.get(place).map(|slot| read(SlotId(place << 8 | number), slot))
     }
 
-    /// The cell of a session and its generation, if it is in use.
-    pub(crate) fn cell(&self, fingerprint: Fingerprint, row: Row) -> Option<(Arc<Cell>, u32)> {
-        let shard = self.shard(shard_of(fingerprint)).read();
-        shard.cell(fingerprint, shard.place(fingerprint, row)?).map(|cell| (Arc::clone(cell), cell.generation()))
+    /// The cell of a session and which of its tokens this is, if it is in use.
+    pub(crate) fn cell(&self, fingerprint: Fingerprint, row: Row) -> Option<(Arc<Cell>, Stamp)> {
+        let shard = self.shard(fingerprint.shard()).read();
+        let place = shard.place(fingerprint, row)?;
+        shard.cell(place).map(|cell| (Arc::clone(cell), shard.stamp(fingerprint, place, cell)))
     }
 
     /// Runs `read` on a slot by number. The caller knows, by a list's lock, that it holds what it thinks.
@@ -258,8 +279,8 @@ impl Index {
             return;
         }
         let fingerprint = cell.lock().header.fingerprint;
-        let mut shard = self.shard(shard_of(fingerprint)).write();
-        let filed = shard.place(fingerprint, cell.row).and_then(|place| shard.cell(fingerprint, place));
+        let mut shard = self.shard(fingerprint.shard()).write();
+        let filed = shard.place(fingerprint, cell.row).and_then(|place| shard.cell(place));
         if filed.is_some_and(|filed| Arc::ptr_eq(filed, cell)) {
             shard.cell_bytes -= cell.accounted();
             shard.cell_bytes += cell.account();
@@ -399,18 +420,16 @@ impl Shard {
             if !slot.is_armed_for(slot.deadline(profiles)) && slot.call() {
                 sooner(place);
             }
-            let fingerprint = Fingerprint(slot.fingerprint);
-            if let Some(cell) = self.cell(fingerprint, place) {
+            if let Some(cell) = self.cell(place) {
                 credits.age(cell.row, &mut cell.lock().header);
             }
         }
     }
 
+    /// The place of a session, by either of its tokens.
     fn place(&self, fingerprint: Fingerprint, row: Row) -> Option<u32> {
-        let same = |place: &u32| {
-            self.slots.get(*place).is_some_and(|slot| slot.row() == row && slot.fingerprint == fingerprint.0)
-        };
-        self.table.find(fingerprint.hash(), same).copied()
+        let place = self.place_of(fingerprint).or_else(|| self.others.place(fingerprint))?;
+        self.slots.get(place).is_some_and(|slot| slot.row() == row).then_some(place)
     }
 
     fn take_out(&mut self, fingerprint: Fingerprint, place: u32) {
@@ -432,12 +451,13 @@ impl Shard {
         self.slots.get(place).is_some_and(|slot| slot.fingerprint == fingerprint.0)
     }
 
-    fn cell(&self, fingerprint: Fingerprint, place: u32) -> Option<&Arc<Cell>> {
+    fn cell(&self, place: u32) -> Option<&Arc<Cell>> {
+        let fingerprint = Fingerprint(self.slots.get(place)?.fingerprint);
         self.cells.find(fingerprint.hash(), |(other, _)| *other == place).map(|(_, cell)| cell)
     }
 
     fn insert_cell(&mut self, fingerprint: Fingerprint, place: u32, cell: Arc<Cell>, bytes_max: usize) {
-        debug_assert!(self.cell(fingerprint, place).is_none(), "two cells for place {place}");
+        debug_assert!(self.cell(place).is_none(), "two cells for place {place}");
         self.cell_bytes += cell.account();
         let Self { slots, cells, .. } = self;
         cells.insert_unique(fingerprint.hash(), (place, cell), |(place, _)| hash_of(slots, *place));
@@ -470,12 +490,6 @@ impl Shard {
             self.cell_bytes = bytes;
         }
     }
-}
-
-/// The last byte chooses the shard, the first eight place the entry in its table.
-fn shard_of(fingerprint: Fingerprint) -> u32 {
-    let [.., last] = fingerprint.0;
-    u32::from(last)
 }
 
 fn hash_of(slots: &Slab<Slot>, place: u32) -> u64 {

@@ -53,6 +53,8 @@ mod refused;
 mod restore;
 mod slab;
 mod slot;
+mod soft;
+mod succession;
 mod sweep;
 mod touches;
 mod wheel;
@@ -65,7 +67,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 pub(crate) use binding::Handle;
-pub(crate) use cell::{Cell, Content};
+pub(crate) use cell::{Cell, Content, Stamp};
 pub(crate) use end::Spare;
 pub use ended::{EndReason, Ended};
 pub(crate) use events::{By, Happening, Note, Refusal, Ring, Why};

@@ -179,6 +179,7 @@ impl Engine {
             last_seen: header.last_seen,
             list,
             clipped: clipped || profiles.idle(profile) < header.idle,
+            other: header.has_other().then_some((header.other, header.overlap)),
         };
         let filed = self.index.insert(&session, cell);
         if filed.is_some() {

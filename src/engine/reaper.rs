@@ -278,7 +278,7 @@ mod tests {
                 last_seen: Tick(now),
                 created_wall: self.engine.clock.wall(),
                 fingerprint: Fingerprint(fingerprint),
-                successor: Fingerprint([0; 16]),
+                other: Fingerprint::NONE,
                 overlap: Tick(0),
                 principal: PrincipalRef::NONE,
                 external: 0,

@@ -152,6 +152,8 @@ pub(crate) struct NewSlot {
     pub(crate) list: ListId,
     /// The row on disk has later deadlines than these.
     pub(crate) clipped: bool,
+    /// The other token, and its overlap.
+    pub(crate) other: Option<(Fingerprint, Tick)>,
 }
 
 /// The pairs of class and idle timeout in use. There is room for 255; further timeouts are rounded down to one
@@ -263,6 +265,7 @@ mod tests {
             last_seen: Tick(100),
             list: ListId::ANONYMOUS,
             clipped: true,
+            other: None,
         });
         assert!(slot.is_clipped());
         assert_eq!((slot.row(), slot.profile()), (Row(Row::LIMIT - 1), ProfileId(254)));

@@ -294,7 +294,8 @@ mod tests {
         let (fingerprint, row) = (Fingerprint([7; 16]), Row(1));
         let profile = index.profiles().find(ClassByte::Anonymous, idle);
         let (absolute, list) = (Tick(1_000_000), ListId(0));
-        let session = NewSlot { fingerprint, row, profile, absolute, last_seen: Tick(10), list, clipped: false };
+        let session =
+            NewSlot { fingerprint, row, profile, absolute, last_seen: Tick(10), list, clipped: false, other: None };
         index.insert(&session, None).unwrap();
         let gather = || index.renewed(bucket(idle), Row(1_000));
         assert_eq!(gather(), [], "its row says when it was made");

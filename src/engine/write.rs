@@ -99,7 +99,7 @@ impl Engine {
             last_seen: now,
             created_wall: self.clock.wall(),
             fingerprint: token.fingerprint(),
-            successor: Fingerprint([0; 16]),
+            other: Fingerprint::NONE,
             overlap: Tick(0),
             principal: PrincipalRef::NONE,
             external: 0,

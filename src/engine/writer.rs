@@ -230,26 +230,26 @@ impl Engine {
     }
 
     fn snapshot(&self, cell: &Cell) -> Result<Option<(Put, u64)>> {
-        let (header, header_pending, data, data_key, wrap, facts, version) = {
+        let (header, header_pending, data, data_key, wraps, facts, version) = {
             let mut content = cell.lock();
             self.dequeue(&mut content);
             if content.life != Life::Live || content.memory_only {
                 return Ok(None);
             }
-            let pending = content.header_pending;
+            let pending = content.is_header_pending();
             let key = content.data_key.clone();
             (
                 content.header,
                 pending,
                 Arc::clone(&content.data),
                 key,
-                content.wrap,
+                content.wraps(self.clock.now()),
                 content.facts.clone(),
                 content.version,
             )
         };
         let data = self.keys.seal_data(cell.row, &data_key, &data, self.entropy.as_ref())?;
-        let body = Body::encode(&[wrap], &facts, &data);
+        let body = Body::encode(&wraps, &facts, &data);
         Ok(Some((Put { row: cell.row, header: header_pending.then_some(header), body: Some(body) }, version)))
     }
 
@@ -393,7 +393,6 @@ impl Engine {
         for (cell, version) in built.saved {
             let mut content = cell.lock();
             content.durable = content.durable.max(version);
-            content.header_pending = false;
             drop(content);
             self.index.recount(&cell);
         }

@@ -16,8 +16,11 @@ use crate::time::Timestamp;
 use crate::token::{SessionId, Token};
 
 impl Session {
-    /// The token to hand to the client, if this handle's session got a new one: at its first write, a sign-in or a
-    /// rotation. `None` for a session that was loaded; its client has the token.
+    /// The token to hand to the client, if it is to have another: this handle's session got it at its first write, a
+    /// sign-in or a rotation; or it is the [successor](crate::Options::rotate_every) of the token that the session was
+    /// loaded by. `None` otherwise; the client has the token.
+    ///
+    /// A successor is handed out again and again, until somebody comes with it.
     #[must_use]
     pub fn token(&self) -> Option<Token> {
         self.0.token()

@@ -111,6 +111,7 @@ struct ServerKey {
     id: u8,
     headers: Tagger,
     wraps: Key,
+    successors: Tagger,
 }
 
 /// Id of the wrapping server key, then store key and index key sealed under it (table `meta`, key 1).
@@ -147,6 +148,7 @@ impl Keys {
             id: *id,
             headers: Tagger::new(&key.derive(None, "header tags", bound)),
             wraps: key.derive(None, "data key wraps", bound),
+            successors: Tagger::new(&key.derive(None, "successor tokens", bound)),
         };
         Self {
             store_id: file.store_id,
@@ -249,6 +251,16 @@ impl Keys {
     pub(crate) fn unwrap(&self, at: &WrapBinding, token: &Token, wrapped: &Wrap) -> Option<Key> {
         let by = self.wrapping_key(at, token)?;
         seal::unwrap(&by, &[], wrapped)
+    }
+
+    /// The token that is to follow this one softly, at the place that its wrap will have. Always the same one, so that
+    /// all requests are offered it, before a restart and after; without the server key nobody can tell it in advance.
+    /// `None` if that key was dropped.
+    pub(crate) fn successor(&self, at: &WrapBinding, token: &Token) -> Option<Token> {
+        let parts: &[&[u8]] =
+            &[&at.row.0.to_le_bytes(), &at.generation.to_le_bytes(), &at.step.to_le_bytes(), token.secret()];
+        let start = self.server(token.key_id())?.successors.key("successor token", parts);
+        Some(Token::near(token.key_id(), &start, token.fingerprint()))
     }
 
     fn wrapping_key(&self, at: &WrapBinding, token: &Token) -> Option<Key> {
@@ -363,6 +375,27 @@ mod tests {
         {
             assert_eq!(keys.unwrap(&moved, &token, &wrapped), None);
         }
+    }
+
+    #[test]
+    fn a_successor_follows_from_token_key_row_generation_and_step() {
+        let entropy = SeededEntropy::new(5);
+        let file = KeyFile::create(&entropy).unwrap();
+        let (keys, record) = Keys::create(&file, &entropy).unwrap();
+        let (other_keys, _) = Keys::create(&KeyFile::create(&entropy).unwrap(), &entropy).unwrap();
+        let (token, other) = (Token::random(0, &entropy).unwrap(), Token::random(0, &entropy).unwrap());
+        let at = WrapBinding { row: Row(1), generation: 2, step: 3 };
+        let next = keys.successor(&at, &token).unwrap();
+        assert!(Keys::open(&file, &record).unwrap().successor(&at, &token).unwrap().is_same(&next));
+        assert_eq!(next.fingerprint().shard(), token.fingerprint().shard());
+        assert_eq!(next.key_id(), token.key_id());
+        let moved =
+            [WrapBinding { row: Row(2), ..at }, WrapBinding { generation: 3, ..at }, WrapBinding { step: 4, ..at }];
+        let mut others: Vec<_> = moved.iter().map(|at| keys.successor(at, &token).unwrap()).collect();
+        others.push(keys.successor(&at, &other).unwrap());
+        others.push(other_keys.successor(&at, &token).unwrap());
+        others.push(token);
+        assert!(others.iter().all(|other| !other.is_same(&next)));
     }
 
     #[test]

@@ -13,16 +13,16 @@
 //! | 2 | 1 | class: 0 anonymous, 1 pending, 2 authenticated; bit 7: remembered |
 //! | 3 | 1 | authentication method, the application's own number |
 //! | 4 | 4 | generation: raised by each hard rotation |
-//! | 8 | 4 | step: raised by each soft rotation |
+//! | 8 | 4 | step: raised by each soft rotation, zero again after a hard one |
 //! | 12 | 4 | created, engine seconds |
 //! | 16 | 4 | last authentication, engine seconds |
 //! | 20 | 4 | absolute deadline, engine seconds |
 //! | 24 | 4 | idle timeout, seconds |
-//! | 28 | 4 | last seen when this header was written, engine seconds |
+//! | 28 | 4 | last seen when the token was made, engine seconds |
 //! | 32 | 8 | created, wall clock, milliseconds since 1970 |
 //! | 40 | 16 | fingerprint of the token |
-//! | 56 | 16 | fingerprint of the successor's token, or zero |
-//! | 72 | 4 | overlap deadline, engine seconds, or zero |
+//! | 56 | 16 | fingerprint of the other token, or zero: the successor that is offered or, once that was used, the one before |
+//! | 72 | 4 | when the token before stops to open the session, engine seconds; zero while the other is only offered |
 //! | 76 | 8 | principal reference, or zero |
 //! | 84 | 8 | external reference, or zero |
 //! | 92 | 1 | door: how its client reached the application when it began, a number of the web layer's; 0 unknown |
@@ -84,7 +84,7 @@ pub(crate) struct Header {
     pub(crate) idle: u32,
     pub(crate) last_seen: Tick,
     pub(crate) created_wall: Timestamp,
-    pub(crate) successor: Fingerprint,
+    pub(crate) other: Fingerprint,
     pub(crate) overlap: Tick,
     pub(crate) principal: PrincipalRef,
     pub(crate) external: u64,
@@ -107,7 +107,7 @@ impl Header {
         out.put(self.last_seen.0.to_le_bytes());
         out.put(self.created_wall.unix_ms().to_le_bytes());
         out.put(self.fingerprint.0);
-        out.put(self.successor.0);
+        out.put(self.other.0);
         out.put(self.overlap.0.to_le_bytes());
         out.put(self.principal.0.to_le_bytes());
         out.put(self.external.to_le_bytes());
@@ -154,7 +154,7 @@ impl Header {
             last_seen: Tick(input.u32()?),
             created_wall: Timestamp::from_unix_ms(input.u64()?),
             fingerprint: Fingerprint(input.take()?),
-            successor: Fingerprint(input.take()?),
+            other: Fingerprint(input.take()?),
             overlap: Tick(input.u32()?),
             principal: PrincipalRef(input.u64()?),
             external: input.u64()?,
@@ -181,7 +181,7 @@ impl Header {
             last_seen: Tick(160),
             created_wall: Timestamp::from_unix_ms(1_767_225_600_000),
             fingerprint: Fingerprint([7; 16]),
-            successor: Fingerprint([0; 16]),
+            other: Fingerprint::NONE,
             overlap: Tick(0),
             principal: PrincipalRef(0xABCD),
             external: 0,
@@ -397,8 +397,8 @@ impl State {
     }
 }
 
-/// A body as stored (table `bodies`): version 1, number of wraps (1; 2 while a soft rotation is offered), the
-/// wraps of 48 bytes each, length of the sealed facts 2, sealed facts, sealed data to the end.
+/// A body as stored (table `bodies`): version 1, number of wraps (1; 2 while two tokens open the session), the
+/// wraps of 48 bytes each, that of the header's `fingerprint` first, length of the sealed facts 2, sealed facts, sealed data to the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Body {
     pub(crate) wraps: Vec<crate::seal::Wrap>,

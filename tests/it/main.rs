@@ -38,6 +38,8 @@ mod rng;
 #[cfg(feature = "sim")]
 mod secrets;
 #[cfg(feature = "sim")]
+mod soft;
+#[cfg(feature = "sim")]
 mod support;
 #[cfg(feature = "sim")]
 mod tamper;

@@ -490,3 +490,78 @@ fn a_store_that_vanished_is_not_made_again() {
         assert!(error.to_string().contains("`store.redb` is missing"), "{error}");
     }
 }
+
+#[test]
+fn a_planted_successor_opens_nothing() {
+    const OTHER: std::ops::Range<usize> = 56..72;
+    const OVERLAP: std::ops::Range<usize> = 72..76;
+    let store = Store::new();
+    let headers = store.records(Table::Sessions);
+    // Bob's token as the successor of one of Ada's, or as the one before, and the other way round.
+    for (row, planted) in [(1, 3), (3, 1), (1, 2)] {
+        for overlap in [0, u32::MAX] {
+            let mut header = headers[&row].clone();
+            header[OTHER].copy_from_slice(&headers[&planted][FINGERPRINT]);
+            header[OVERLAP].copy_from_slice(&overlap.to_le_bytes());
+            let sessions = store.with(Table::Sessions, row, Some(&header)).open(&store.options).unwrap();
+            assert_eq!(sessions.stats().refused_rows, 1);
+            let opened = store.opened(&sessions);
+            let expected: Vec<_> = (1..=3).map(|other| if other == row { None } else { OPENS }).collect();
+            assert_eq!(opened, expected, "token {planted} at row {row}, overlap {overlap}");
+        }
+    }
+}
+
+#[test]
+fn an_offer_that_was_changed_on_disk_is_refused_whole() {
+    let (options, clock) = manual();
+    let options = options.rotate_every(std::time::Duration::from_secs(60));
+    let directory = Directory::new(1);
+    let sessions = directory.open(&options).unwrap();
+    let mut tokens = Vec::new();
+    for who in ["ada", "bob"] {
+        let first = sign_in(&sessions, who);
+        clock.advance(std::time::Duration::from_secs(60));
+        sessions.load(&first).unwrap().unwrap();
+        clock.advance(std::time::Duration::from_secs(1));
+        sessions.run_pending();
+        let second = sessions.load(&first).unwrap().unwrap().token().unwrap();
+        tokens.push([first, second]);
+    }
+    sessions.close().unwrap();
+    let files = directory.contents();
+    let file = &files.iter().find(|(name, _)| name == NAME).unwrap().1;
+    let (headers, bodies) = (read(file, Table::Sessions), read(file, Table::Bodies));
+    let with = |header: &[u8], body: &[u8]| {
+        let copy = directory.copy();
+        copy.overwrite(NAME, |file| {
+            write(file, Table::Sessions, 1, Some(header));
+            write(file, Table::Bodies, 1, Some(body));
+        });
+        copy.open(&options).unwrap()
+    };
+    let both = |sessions: &Sessions, at: usize| {
+        tokens[at].each_ref().map(|token| sessions.load(token).map(|found| found.is_some()))
+    };
+    assert!(both(&with(&headers[&1], &bodies[&1]), 0).into_iter().all(|found| matches!(found, Ok(true))));
+    for change in 40..76 {
+        let mut header = headers[&1].clone();
+        header[change] ^= 1;
+        let sessions = with(&header, &bodies[&1]);
+        assert_eq!(sessions.stats().refused_rows, 1, "byte {change}");
+        assert!(both(&sessions, 0).into_iter().all(|found| matches!(found, Ok(false))), "byte {change}");
+        assert!(both(&sessions, 1).into_iter().all(|found| matches!(found, Ok(true))), "byte {change}");
+    }
+    // Another's wraps in place of its own, the two swapped, and one missing.
+    let (head, rest) = bodies[&1].split_at(2);
+    let (wraps, rest) = rest.split_at(96);
+    let foreign = [head, &bodies[&2][2..98], rest].concat();
+    let swapped = [head, &wraps[48..], &wraps[..48], rest].concat();
+    let missing = [&head[..1], &[1], &wraps[..48], rest].concat();
+    for body in [foreign, swapped, missing] {
+        for token in &tokens[0] {
+            let refused = with(&headers[&1], &body).load(token).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused:#}");
+        }
+    }
+}

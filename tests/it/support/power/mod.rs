@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how the model fails")]
 
 mod operations;
+mod successors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -63,6 +64,10 @@ struct Visitor {
     principal: Option<usize>,
     /// Place in the list of all tokens; `None` if the engine never told it.
     token: Option<usize>,
+    /// The successor that was handed out for it and has not been used.
+    offered: Option<usize>,
+    /// The token before, and when its overlap is over: at the earliest, at the latest.
+    left: Option<(usize, (u32, u32))>,
     /// What the number and the text say.
     number: Option<u32>,
     kept: Option<u32>,
@@ -74,7 +79,18 @@ struct Visitor {
 
 impl Visitor {
     fn new(principal: Option<usize>, now: u32) -> Self {
-        Self { principal, token: None, number: None, kept: None, created: now, seen: (now, now), seen_on_disk: now }
+        let (offered, left) = (None, None);
+        Self {
+            principal,
+            token: None,
+            offered,
+            left,
+            number: None,
+            kept: None,
+            created: now,
+            seen: (now, now),
+            seen_on_disk: now,
+        }
     }
 
     fn same(&self, other: &Self) -> bool {
@@ -139,6 +155,8 @@ struct Run {
     /// A cut is planned.
     armed: bool,
     tokens: Vec<Token>,
+    /// Tokens that their clients have given up for the successor, whatever the engine remembers of that.
+    moved: BTreeMap<usize, usize>,
     /// What named each session that was acknowledged: its row, which is never another's.
     ids: BTreeMap<u32, SessionId>,
     next_name: u32,
@@ -167,6 +185,9 @@ impl Run {
             .sessions_per_principal(u32::try_from(PER_PRINCIPAL).unwrap_or(u32::MAX), AtLimit::EndOldest)
             .clock(clock.clone())
             .manual_workers();
+        // The other half of the runs is without.
+        let rotates = seed.is_multiple_of(2);
+        let options = if rotates { successors::rotating(options) } else { options };
         Self {
             random: Random(seed),
             directory: Directory::new(seed),
@@ -176,6 +197,7 @@ impl Run {
             cuts: 0,
             armed: false,
             tokens: Vec::new(),
+            moved: BTreeMap::new(),
             ids: BTreeMap::new(),
             next_name: 0,
             next_number: 0,
@@ -297,6 +319,7 @@ impl Run {
             (Err(old), Err(new)) => return Err(format!("neither the old state: {old}; nor the new: {new}")),
         };
         world.live.retain(|name, _| alive.contains(name));
+        self.catch_up(&mut world);
         self.log.push(format!("opened with {} sessions", alive.len()));
         self.durable = world.clone();
         self.pending = world;
@@ -311,7 +334,10 @@ impl Run {
         let unseen = world.live.iter().filter(|(_, visitor)| unseen(visitor) && visitor.surely_lives(self.now));
         let mut alive: BTreeSet<u32> = unseen.map(|(name, _)| *name).collect();
         for (number, token) in self.tokens.iter().enumerate() {
-            let expected = world.live.iter().find(|(_, visitor)| visitor.token == Some(number));
+            if self.is_delicate(number) {
+                continue;
+            }
+            let expected = world.live.iter().find(|(_, visitor)| self.newest(visitor.token) == Some(number));
             let found = sessions.load_without_touch(token).map_err(|error| format!("token {number}: {error:#}"))?;
             match (expected, found) {
                 (None, None) => {}
@@ -409,7 +435,7 @@ impl Run {
     }
 
     fn operation(&mut self, sessions: &Sessions) -> Result<Done> {
-        match self.random.up_to(24) {
+        match self.random.up_to(28) {
             0..=3 => self.sign_in(sessions, None),
             4..=5 => {
                 let over = self.any();
@@ -429,6 +455,9 @@ impl Run {
                 self.pass(seconds);
                 Ok(Done::Nothing)
             }
+            23..=24 => self.take_up(sessions),
+            25 => self.use_the_one_before(sessions),
+            26 => self.replay(sessions),
             _ => {
                 self.log.push("the workers run".into());
                 sessions.run_pending();
@@ -453,8 +482,9 @@ impl Run {
         let found = sessions.load(token)?;
         assert!(found.is_some() || !visitor.surely_lives(now), "session {name} is lost: {visitor:?} at {now}");
         assert!(found.is_none() || !visitor.surely_dead(now), "session {name} outlived: {visitor:?} at {now}");
-        if found.is_some() {
+        if let Some(session) = &found {
             visitor.seen = (now, now);
+            self.learn_successor(name, session);
         } else {
             self.forget(name);
         }

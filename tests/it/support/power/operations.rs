@@ -207,6 +207,7 @@ impl Run {
         let (now, older) = (self.now, sessions.load(&self.tokens[self.pending.live[&name].token.unwrap()])?.unwrap());
         if let Some(visitor) = self.pending.live.get_mut(&name) {
             (visitor.token, visitor.seen_on_disk) = (None, now);
+            (visitor.offered, visitor.left) = (None, None);
         }
         let token = session.rotate()?.blocking_wait()?;
         self.hand_out(name, token);
