@@ -1,7 +1,8 @@
 //! Exchanges: one request and its session, from the cookie that came to the cookie that goes.
 //!
 //! What lives here: [`Exchange`] (a request's session, its token, what to answer). It knows sessions and the pure parts
-//! beside it. Invariants: a session that ended meanwhile sets no cookie; a token counts for the session, or the want of
+//! beside it. Invariants: a session that ended meanwhile sets no cookie, and the successor of a token goes to those only who
+//! came with that token while it is in force; a token counts for the session, or the want of
 //! one, that the request really has.
 
 use std::borrow::Cow;
@@ -242,7 +243,8 @@ impl Exchange {
         companion_of(&session)
     }
 
-    /// The token that this request gave its session, by beginning it, signing in or rotating, where sessions are not tracked
+    /// The token that the client is to use from now on, if it is another than it came with: because this request began its
+    /// session, signed in or rotated, or because a [successor](crate::Options::rotate_every) is on offer; where sessions are not tracked
     /// by a cookie: for the answer's body. Where they are [tracked by a header](Site::by_header), it is in the answer's
     /// header `Session-Token` as well.
     #[must_use]
@@ -308,6 +310,10 @@ impl Exchange {
         let (rules, tracking) = (&self.0.site.get().cookie, self.0.site.get().tracking);
         if self.0.visit.has_ended() {
             return Ok(self.0.cookie_sent.then(|| rules.removal()));
+        }
+        // An answer that is the same for everybody stays so: the next one that is not brings the successor of a token.
+        if !self.is_consulted() {
+            return Ok(None);
         }
         let Some((session, token)) = self.current().and_then(|session| Some((session.clone(), session.token()?)))
         else {

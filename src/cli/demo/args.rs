@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// 20/min, and 200 a second for all]
     #[arg(long, value_name = "N/min|off", value_parser = new_sessions)]
     new_sessions: Option<NewSessions>,
+    /// Replace tokens in use after this long, as `5m` [default: lan 5m, others never]
+    #[arg(long, value_name = "D", value_parser = duration, hide = true)]
+    rotate_every: Option<Duration>,
     /// How requests say whose they are
     #[arg(long, value_enum, default_value = "cookie")]
     pub(super) tracking: Tracking,
@@ -108,12 +111,26 @@ impl Profile {
     }
 }
 
+impl Profile {
+    /// Where tokens travel in the clear, one that was overheard is not to serve for long.
+    const fn rotates_every(self) -> Option<Duration> {
+        match self {
+            Self::Lan => Some(minutes(5)),
+            Self::Localhost | Self::Https | Self::Development => None,
+        }
+    }
+}
+
 impl Args {
     pub(super) fn options(&self) -> Options {
         let signed_in = self.limits(self.profile.limits());
         let remembered = self.limits((7 * DAY, 30 * DAY));
         let anonymous = self.limits((DAY, DAY));
-        Options::new()
+        let options = match self.rotate_every.or_else(|| self.profile.rotates_every()) {
+            Some(every) => Options::new().rotate_every(every),
+            None => Options::new(),
+        };
+        options
             .idle_timeout(signed_in.0)
             .lifetime(signed_in.1)
             .remembered(remembered.0, remembered.1)
