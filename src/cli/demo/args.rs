@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Replace tokens in use after this long, as `5m` [default: lan 5m, others never]
     #[arg(long, value_name = "D", value_parser = duration, hide = true)]
     rotate_every: Option<Duration>,
+    /// How long a token that was replaced goes on, at most `1m`
+    #[arg(long, value_name = "D", value_parser = duration, hide = true, default_value = "10s")]
+    rotation_overlap: Duration,
     /// How requests say whose they are
     #[arg(long, value_enum, default_value = "cookie")]
     pub(super) tracking: Tracking,
@@ -131,6 +134,7 @@ impl Args {
             None => Options::new(),
         };
         options
+            .rotation_overlap(self.rotation_overlap)
             .idle_timeout(signed_in.0)
             .lifetime(signed_in.1)
             .remembered(remembered.0, remembered.1)
@@ -224,6 +228,8 @@ mod tests {
             assert!(Line::try_parse_from([&["demo"], &wrong[..]].concat()).is_err(), "{wrong:?}");
         }
         assert!(args(&["--idle", "48h"]).check().is_err(), "longer than the life");
+        assert!(args(&["--rotation-overlap", "2m"]).check().is_err());
+        assert_eq!((Profile::Lan.rotates_every(), Profile::Https.rotates_every()), (Some(minutes(5)), None));
     }
 
     #[test]

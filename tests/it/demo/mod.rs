@@ -28,6 +28,7 @@ mod races;
 mod restart;
 mod secrets;
 mod sign_in;
+mod soft;
 mod tracking;
 mod transport;
 mod whoami;

@@ -6,6 +6,7 @@ mod exchange;
 mod layer;
 #[cfg(feature = "axum")]
 mod routers;
+mod soft;
 mod told;
 #[cfg(feature = "test-util")]
 mod visitor;
