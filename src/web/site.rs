@@ -128,7 +128,8 @@ impl Site {
     /// For a device on a local network, on plain HTTP: answers to the address that the connection came in on, and to
     /// names given with [`allow_host`](Self::allow_host). It has to be told that address for each request
     /// ([`Request::local_address`](super::Request::local_address)), or it answers to the given names only. Whoever can listen in on that network can take sessions over;
-    /// there is no remedy for that but HTTPS.
+    /// there is no remedy for that but HTTPS. [`Options::rotate_every`](crate::Options::rotate_every) shortens how long one
+    /// cookie that was overheard serves.
     pub fn lan(sessions: Sessions) -> Self {
         let mut site = Self::new(sessions, Profile::Lan, SameSite::Strict);
         site.rules().hosts.loopback = false;

@@ -114,6 +114,7 @@ fn a_token_is_replaced_and_everything_else_stays() {
     // And so on.
     home.pass(&sessions, OVERLAP);
     let third = home.offer(&sessions, &second);
+    assert!(with_first.token().is_none(), "a handle from before is not told of the one after the next");
     assert_eq!(sessions.load(&third).unwrap().unwrap().get(NUMBER).unwrap(), Some(9));
     assert!(!is_live(&sessions, &first), "forgotten");
     assert!(is_live(&sessions, &second) && is_live(&sessions, &third));

@@ -89,6 +89,9 @@ impl World {
             .sessions_per_principal(u32::try_from(rules.per_principal).unwrap(), at_limit)
             .cache_bytes(*rng.pick(&[0, 1 << 20]))
             .page_cache_bytes(1 << 20);
+        if rng.one_in(2) {
+            options = options.rotate_every(seconds(3)).rotation_overlap(seconds(1));
+        }
         if rules.anonymous_in_memory {
             options = options.anonymous_in_memory();
         }
@@ -212,6 +215,15 @@ impl World {
         assert_eq!(got.is_some(), want.is_some(), "loading session {session} of generation {generation}");
         if let (Some(handle), Some(binding)) = (got, want) {
             self.say(format!("  as handle {binding}"));
+            if let Some(successor) = handle.token()
+                && self.rng.one_in(2)
+            {
+                // Its client goes on to that and forgets the other; nothing else is to be seen of it.
+                self.say(format!("  session {session} goes on to a successor"));
+                assert!(self.sessions().load_without_touch(&successor).unwrap().is_some());
+                self.tokens[at].0 = successor;
+                self.plain.sessions[session].step += 1;
+            }
             self.handles.push((handle, binding));
         }
     }

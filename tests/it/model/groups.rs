@@ -43,6 +43,9 @@ impl Plain {
             refusals.push(kind);
             None
         });
+        if refusals.is_empty() && !self.is_in_force(binding) {
+            refusals.push(ErrorKind::Gone);
+        }
         let evicted = self.choose_evicted(who, binding).unwrap_or_else(|kind| {
             refusals.push(kind);
             Vec::new()
@@ -100,6 +103,9 @@ impl Plain {
             Bound::Fresh { .. } => return Err(ErrorKind::Gone),
             Bound::At { .. } => self.writable(binding)?.unwrap(),
         };
+        if !self.is_in_force(binding) {
+            return Err(ErrorKind::Gone);
+        }
         if self.sessions[session].memory_only {
             return Err(ErrorKind::NotDurable);
         }
@@ -167,6 +173,7 @@ impl Plain {
                 } else {
                     let found = &mut self.sessions[session];
                     found.generation += 1;
+                    found.step = 0;
                     found.pending = None;
                     found.note(true);
                     Ok((session, found.generation))
@@ -178,7 +185,7 @@ impl Plain {
 
     fn settle(&mut self, group: usize, binding: usize, outcome: Answer<(usize, u32)>) {
         self.bindings[binding] = match (outcome, self.bindings[binding]) {
-            (Ok((session, generation)), _) => Bound::At { session, generation },
+            (Ok((session, generation)), _) => Bound::At { session, generation, step: 0 },
             (Err(_), Bound::Fresh { .. }) => Bound::Fresh { signing_in: None },
             (Err(_), bound) => bound,
         };

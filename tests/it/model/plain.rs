@@ -35,6 +35,8 @@ pub(crate) struct Session {
     pub(crate) who: Option<usize>,
     pub(crate) fields: Fields,
     pub(crate) generation: u32,
+    /// How often its client has gone on to a successor of its token, in this generation.
+    pub(crate) step: u32,
     pub(crate) absolute: u64,
     pub(crate) idle: u64,
     pub(crate) seen: u64,
@@ -79,7 +81,7 @@ pub(crate) struct Mark {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
     Fresh { signing_in: Option<usize> },
-    At { session: usize, generation: u32 },
+    At { session: usize, generation: u32, step: u32 },
 }
 
 #[derive(Debug)]
@@ -191,14 +193,21 @@ impl Plain {
             let now = self.now;
             self.sessions[session].see(now);
         }
-        Some(self.bind(Bound::At { session, generation }))
+        let step = self.sessions[session].step;
+        Some(self.bind(Bound::At { session, generation, step }))
+    }
+
+    /// Whether a handle may have the token replaced: not one of a token whose successor was used.
+    pub(super) fn is_in_force(&self, binding: usize) -> bool {
+        let Bound::At { session, step, .. } = self.bindings[binding] else { return true };
+        self.sessions[session].step == step
     }
 
     /// The session a handle may read: `None` before its first write.
     pub(crate) fn read(&self, binding: usize) -> Answer<Option<usize>> {
         match self.bindings[binding] {
             Bound::Fresh { .. } => Ok(None),
-            Bound::At { session, generation } => {
+            Bound::At { session, generation, .. } => {
                 let found = &self.sessions[session];
                 if found.filed && found.generation == generation { Ok(Some(session)) } else { Err(ErrorKind::Gone) }
             }
@@ -227,7 +236,7 @@ impl Plain {
             Some(session) => session,
             None => {
                 let session = self.begin();
-                self.bindings[binding] = Bound::At { session, generation: 0 };
+                self.bindings[binding] = Bound::At { session, generation: 0, step: 0 };
                 session
             }
         };
@@ -261,6 +270,7 @@ impl Plain {
             who,
             fields: Fields::new(),
             generation: 0,
+            step: 0,
             absolute: self.now + lifetime,
             idle,
             seen: self.now,

@@ -116,6 +116,7 @@
     signed_out: 'in another tab of this browser', replaced: 'because somebody signed in again in this browser',
     revoked: 'from another device', limit: 'because too many devices were signed in, and this was the oldest',
     idle: 'because nothing was done here for too long', lifetime: 'because nobody stays signed in for longer than this',
+    replayed: 'because a cookie of it was used that had been replaced: somebody may have copied it',
     fault: 'because the server could not save the session',
   };
   let stream = null;
