@@ -259,6 +259,19 @@ mod tests {
     }
 
     #[test]
+    fn a_place_has_one_other_token_and_nothing_is_left_of_the_one_before() {
+        let mut others = Others::default();
+        for number in 1..100 {
+            others.put(70, fingerprint(number), Tick(number));
+            assert_eq!((others.table.len(), others.place(fingerprint(number))), (1, Some(70)));
+            assert_eq!(others.place(fingerprint(number - 1)), None);
+        }
+        others.forget(70);
+        others.forget(70);
+        assert_eq!((others.table.len(), others.place(fingerprint(99))), (0, None));
+    }
+
+    #[test]
     fn nobody_gets_a_token_that_is_anothers() {
         let index = Index::new(0);
         assert!(file(&index, 1, fingerprint(1), Some((fingerprint(2), Tick(0)))));
