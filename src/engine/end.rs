@@ -19,7 +19,7 @@ use super::receipt::Receipt;
 use super::slot::{ListId, ProfileId, Slot, SlotId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::seal::Fingerprint;
-use crate::storage::record::{Cutoff, PrincipalRef, Row};
+use crate::storage::record::{Cutoff, Header, PrincipalRef, Row};
 use crate::token::SessionId;
 
 /// Up to this many sessions of one call are deleted one by one; for more, one cutoff record costs less.
@@ -140,21 +140,27 @@ impl Engine {
         row: Row,
         doomed: impl FnOnce(&Slot) -> Option<(Why, Fate)>,
     ) -> Option<Ending> {
-        let list = self.index.find(fingerprint, row, |_, slot| slot.list())?;
+        let (slot, list) = self.index.find(fingerprint, row, |id, slot| (id, slot.list()))?;
         let mut locked = self.principals.lock_list(list);
-        self.end_locked(&mut locked, list, (fingerprint, row), doomed)
+        self.end_locked(&mut locked, list, (slot, row), doomed)
+    }
+
+    /// Like [`end_if`](Self::end_if), by the place that a session was seen in, which only a hard rotation changes.
+    pub(super) fn end_at(&self, slot: SlotId, row: Row, why: Why, fate: Fate) -> Option<Ending> {
+        let list = self.index.slot(slot, Slot::list)?;
+        self.end_locked(&mut self.principals.lock_list(list), list, (slot, row), |_| Some((why, fate)))
     }
 
     pub(super) fn end_locked(
         &self,
         locked: &mut Locked<'_>,
         list: ListId,
-        (fingerprint, row): (Fingerprint, Row),
+        (slot, row): (SlotId, Row),
         doomed: impl FnOnce(&Slot) -> Option<(Why, Fate)>,
     ) -> Option<Ending> {
         // Between finding the list and locking it, the session may have ended and its place been used again.
         let (mut doom, mut profile) = (None, ProfileId(0));
-        let removed = self.index.remove(fingerprint, row, |slot| {
+        let removed = self.index.remove(slot, row, |slot| {
             doom = if slot.list() == list { doomed(slot) } else { None };
             if let Some((why @ (Why::SignedOut | Why::Revoked(_) | Why::Replayed), _)) = &mut doom
                 && let Some(expired) = self.why_expired(slot)
@@ -255,38 +261,42 @@ impl Engine {
         let mut tried = None;
         for _ in 0..REVOKE_TRIES {
             let unwritten = self.unwritten.lock().get(&row).copied();
-            let (fingerprint, other) = match unwritten {
-                Some(fingerprint) => (fingerprint, Fingerprint::NONE),
+            let (slot, token) = match unwritten {
+                Some(slot) => (Some(slot), Fingerprint::NONE),
                 None => match self.reader.header(row) {
-                    Ok(Some(header)) => (header.fingerprint, header.other),
+                    Ok(Some(header)) => (self.place_of(row, &header), header.fingerprint),
                     Ok(None) => return Ok(None),
                     // Ending a session must not depend on a disk that can be read.
-                    Err(error) => (self.filed_fingerprint(row).ok_or(error)?, Fingerprint::NONE),
+                    Err(error) => (Some(self.filed_place(row).ok_or(error)?), Fingerprint::NONE),
                 },
             };
-            // A successor may be in force, and have one of its own, before the disk says so.
-            for fingerprint in [fingerprint, other] {
-                if let Some(ending) = self.end_if(fingerprint, row, |_| Some((Why::Revoked(By::Handle), Fate::Delete)))
-                {
-                    return Ok(Some(self.deletion(ending)));
-                }
+            let ending = slot.and_then(|slot| self.end_at(slot, row, Why::Revoked(By::Handle), Fate::Delete));
+            if let Some(ending) = ending {
+                return Ok(Some(self.deletion(ending)));
             }
-            if tried == Some(fingerprint) {
+            if tried == Some((slot, token)) {
                 return Ok(None);
             }
-            tried = Some(fingerprint);
+            tried = Some((slot, token));
             // A rotation may have been written and not taken effect yet. It has once the writer's turn is over.
             drop(self.writer.lock());
         }
         Err(Error::new(ErrorKind::Busy, "the session is being rotated again and again; try again in a moment"))
     }
 
-    /// The fingerprint of a live session by its row alone. Visits every slot there is.
-    fn filed_fingerprint(&self, row: Row) -> Option<Fingerprint> {
+    /// The place of a session by what the disk says of it. Its successor may be in force, and have one of its own, before
+    /// the disk says so; but never one whose offer the disk does not know.
+    fn place_of(&self, row: Row, header: &Header) -> Option<SlotId> {
+        let place = |fingerprint| self.index.find(fingerprint, row, |id, _| id);
+        place(header.fingerprint).or_else(|| place(header.other))
+    }
+
+    /// The place of a live session by its row alone. Visits every slot there is.
+    fn filed_place(&self, row: Row) -> Option<SlotId> {
         let mut found = None;
-        self.index.for_each(|slot| {
+        self.index.for_each(|id, slot| {
             if slot.row() == row {
-                found = Some(Fingerprint(slot.fingerprint));
+                found = Some(id);
             }
         });
         found
@@ -359,8 +369,7 @@ impl Engine {
 
     fn end_listed(&self, locked: &mut Locked<'_>, list: ListId, rows: &[(Row, SlotId)], doom: (Why, Fate)) {
         for &(row, slot) in rows {
-            let Some(fingerprint) = self.index.slot(slot, |slot| Fingerprint(slot.fingerprint)) else { continue };
-            self.end_locked(locked, list, (fingerprint, row), |_| Some(doom));
+            self.end_locked(locked, list, (slot, row), |_| Some(doom));
         }
     }
 

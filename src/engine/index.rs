@@ -146,7 +146,7 @@ impl Index {
             }
             // Alone, so that a renewal under way is either found below or noted again.
             let Some(from) = shard.0.write().take_renewed_from(bucket) else { continue };
-            shard.for_each(&mut |shard, slot| {
+            shard.for_each(&mut |shard, _, slot| {
                 let (row, last_seen) = (slot.row(), slot.last_seen());
                 let wanted = row.0 < Row::MEMORY
                     && last_seen >= from
@@ -193,29 +193,20 @@ impl Index {
 
     /// Takes a session out if `doomed` agrees: its tokens resolve no more, its place is free. No touch can come in
     /// between the question and the removal.
-    pub(crate) fn remove(
-        &self,
-        fingerprint: Fingerprint,
-        row: Row,
-        doomed: impl FnOnce(&Slot) -> bool,
-    ) -> Option<Removed> {
-        let number = fingerprint.shard();
-        let mut shard = self.shard(number).write();
-        let place = shard.place(fingerprint, row)?;
-        if !shard.slots.get(place).is_some_and(doomed) {
+    pub(crate) fn remove(&self, id: SlotId, row: Row, doomed: impl FnOnce(&Slot) -> bool) -> Option<Removed> {
+        let mut shard = self.shard(id.0 & 0xFF).write();
+        let place = id.0 >> 8;
+        let slot = shard.slots.get(place).filter(|slot| slot.row() == row && row != Row(0))?;
+        let in_force = Fingerprint(slot.fingerprint);
+        if !doomed(slot) {
             return None;
         }
-        let in_force = shard.slots.get(place).map(|slot| Fingerprint(slot.fingerprint))?;
         shard.take_out(in_force, place);
         shard.others.forget(place);
         let cell = shard.remove_cell(in_force, place);
         let slot = shard.slots.get_mut(place)?;
-        let removed = Removed {
-            slot: SlotId(place << 8 | number),
-            previous: SlotId(*slot.previous.get_mut()),
-            next: SlotId(*slot.next.get_mut()),
-            cell,
-        };
+        let removed =
+            Removed { slot: id, previous: SlotId(*slot.previous.get_mut()), next: SlotId(*slot.next.get_mut()), cell };
         slot.clear();
         shard.slots.give_back(place);
         Some(removed)
@@ -313,9 +304,9 @@ impl Index {
     }
 
     /// Visits every session that is filed, shard by shard.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Slot)) {
-        for shard in &self.shards {
-            shard.for_each(&mut |_, slot| visit(slot));
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(SlotId, &Slot)) {
+        for (shard, number) in self.shards.iter().zip(0..) {
+            shard.for_each(&mut |_, place, slot| visit(SlotId(place << 8 | number), slot));
         }
     }
 
@@ -353,13 +344,13 @@ impl Index {
 
 impl Padded {
     /// Visits every session that is filed, a piece at a time, so that nobody waits long for the shard.
-    fn for_each(&self, visit: &mut impl FnMut(&Shard, &Slot)) {
+    fn for_each(&self, visit: &mut impl FnMut(&Shard, u32, &Slot)) {
         let mut places = 0..PIECE;
         loop {
             let shard = self.0.read();
             for place in places.clone() {
                 if let Some(slot) = shard.slots.get(place).filter(|slot| slot.row() != Row(0)) {
-                    visit(&shard, slot);
+                    visit(&shard, place, slot);
                 }
             }
             if places.end >= shard.slots.bound() {

@@ -81,7 +81,6 @@ pub(crate) use restore::Found;
 
 use crate::error::Result;
 use crate::options::Settings;
-use crate::seal::Fingerprint;
 use crate::storage::disk::Disk;
 use crate::storage::record::{Checkpoint, Row};
 use crate::storage::{self, Keys, Reader};
@@ -111,7 +110,7 @@ pub(crate) struct Engine {
     memory_only_bytes: AtomicUsize,
     live: AtomicU32,
     /// Rows that are not on disk yet, so that their handles resolve.
-    unwritten: Mutex<HashMap<Row, Fingerprint>>,
+    unwritten: Mutex<HashMap<Row, slot::SlotId>>,
     /// One cold load at a time for each row; rows share a turn by number.
     cold_turns: Vec<Mutex<()>>,
     /// Slots that the reaper has not seen yet.

@@ -14,7 +14,7 @@ use super::events::{Happening, Why};
 use super::group::{Group, Kind, Rotate};
 use super::slot::{ListId, NewSlot, SlotId};
 use crate::error::{Error, Result};
-use crate::seal::{Fingerprint, Wrap};
+use crate::seal::Wrap;
 use crate::storage::record::{Header, PrincipalRef, Row};
 use crate::time::Tick;
 use crate::token::Token;
@@ -35,9 +35,9 @@ impl Engine {
                     }
                 }
                 for &row in evicted {
-                    // Asked for by row, because a rotation may have given it another token since the decision.
-                    let fingerprint = self.listed_fingerprint(group.principal, row);
-                    if fingerprint.is_some_and(|fingerprint| self.end(fingerprint, row, Why::Limit, Fate::Deleted)) {
+                    // Asked for by row, because a rotation may have given it another place since the decision.
+                    let slot = self.listed_place(group.principal, row);
+                    if slot.and_then(|slot| self.end_at(slot, row, Why::Limit, Fate::Deleted)).is_some() {
                         self.counters.evicted.add(1);
                     }
                 }
@@ -56,11 +56,10 @@ impl Engine {
         answer
     }
 
-    /// The fingerprint that a principal's session has now. Only the writer, whose turn this is, changes it.
-    fn listed_fingerprint(&self, principal: PrincipalRef, row: Row) -> Option<Fingerprint> {
+    /// The place that a principal's session has now. Only the writer, whose turn this is, changes it.
+    fn listed_place(&self, principal: PrincipalRef, row: Row) -> Option<SlotId> {
         let locked = self.principals.lock(principal);
-        let (_, slot) = locked.rows(&self.index).into_iter().find(|&(other, _)| other == row)?;
-        self.index.slot(slot, |slot| Fingerprint(slot.fingerprint))
+        locked.rows(&self.index).into_iter().find(|&(other, _)| other == row).map(|(_, slot)| slot)
     }
 
     fn publish_sign_in(&self, group: &Arc<Group>, new: &Arc<Cell>, replaced: Option<Row>) -> Option<(Arc<Cell>, u32)> {
@@ -93,13 +92,13 @@ impl Engine {
         (header, wrap, how): (&Header, &Wrap, Rotate),
     ) -> Option<(Arc<Cell>, u32)> {
         let before = cell.lock().header.fingerprint;
-        let list = self.index.find(before, cell.row, |_, slot| slot.list())?;
+        let (slot, list) = self.index.find(before, cell.row, |id, slot| (id, slot.list()))?;
         let mut locked = self.principals.lock_list(list);
         if group.is_killed() {
             return None;
         }
         let mut last_seen = Tick(0);
-        let removed = self.index.remove(before, cell.row, |slot| {
+        let removed = self.index.remove(slot, cell.row, |slot| {
             last_seen = slot.last_seen();
             slot.list() == list
         })?;

@@ -26,7 +26,6 @@ use super::end::Fate;
 use super::events::Why;
 use super::slot::{Profiles, Slot, SlotId};
 use super::wheel::{Timers, Visit, Wheel};
-use crate::seal::Fingerprint;
 use crate::storage::record::Row;
 use crate::time::Tick;
 
@@ -118,7 +117,7 @@ struct Due<'a> {
 enum Found {
     Nothing,
     Later(Tick),
-    Expired(Fingerprint, Row, super::slot::ListId),
+    Expired(Row, super::slot::ListId),
 }
 
 impl Due<'_> {
@@ -137,7 +136,7 @@ impl Due<'_> {
         if slot.row() == Row(0) {
             return Found::Nothing;
         }
-        Found::Expired(Fingerprint(slot.fingerprint), slot.row(), slot.list())
+        Found::Expired(slot.row(), slot.list())
     }
 }
 
@@ -148,14 +147,14 @@ impl Timers for Due<'_> {
         match engine.index.slot_mut(id, look)? {
             Found::Nothing => return None,
             Found::Later(tick) => return Some(tick.0),
-            Found::Expired(fingerprint, row, list) => {
+            Found::Expired(row, list) => {
                 let profiles = engine.index.profiles();
                 // What the disk still says lives has to go before anything is acknowledged that counts on its being gone.
                 let fate = |slot: &Slot| if slot.is_clipped() { Fate::Delete } else { Fate::Sweep(None) };
                 let why = |slot: &Slot| if slot.is_at_end_of_life(profiles) { Why::Lifetime } else { Why::Idle };
                 let expired = |slot: &Slot| (slot.deadline(profiles) <= now).then(|| (why(slot), fate(slot)));
                 let mut locked = engine.principals.lock_list(list);
-                if engine.end_locked(&mut locked, list, (fingerprint, row), expired).is_some() {
+                if engine.end_locked(&mut locked, list, (id, row), expired).is_some() {
                     engine.counters.expired.add(1);
                     return None;
                 }
@@ -218,6 +217,7 @@ mod tests {
     use super::*;
     use crate::engine::slot::ListId;
     use crate::options::Options;
+    use crate::seal::Fingerprint;
     use crate::storage::disk::SimDisk;
     use crate::storage::record::{ClassByte, Header, PrincipalRef};
     use crate::time::ManualClock;

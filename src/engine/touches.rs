@@ -192,7 +192,7 @@ impl Progress {
 /// When every session that has a row on disk was last seen, by bucket.
 fn all(index: &Index) -> [Vec<(Row, Tick)>; BUCKETS] {
     let mut seen = [const { Vec::new() }; BUCKETS];
-    index.for_each(|slot| {
+    index.for_each(|_, slot| {
         if let Some(seen) = seen.get_mut(bucket(index.profiles().idle(slot.profile())))
             && slot.row().0 < Row::MEMORY
         {

@@ -14,7 +14,7 @@ use super::events::{Happening, Refusal, Why};
 use super::group::SignInRequest;
 use super::principals::Locked;
 use super::receipt::{Receipt, promise};
-use super::slot::{ListId, SlotId};
+use super::slot::{ListId, Slot, SlotId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{Fingerprint, Key};
 use crate::storage::record::{ClassByte, Header, PrincipalRef, Row};
@@ -51,7 +51,7 @@ impl Engine {
         self.make_room(&mut locked)?;
         let filed = self.file(row, &header, ListId::ANONYMOUS, Some(Arc::clone(&cell)), false);
         let slot = filed.ok_or_else(|| Error::new(ErrorKind::Storage, "the system's random source repeats itself"))?;
-        self.unwritten.lock().insert(row, header.fingerprint);
+        self.unwritten.lock().insert(row, slot);
         self.charge(memory_only, true, charged);
         locked.link(&self.index, slot);
         self.note_session(row, &header, None, Happening::Created);
@@ -143,10 +143,9 @@ impl Engine {
     }
 
     pub(super) fn evict_anonymous(&self, locked: &mut Locked<'_>, oldest: SlotId) {
-        let names = self.index.slot(oldest, |slot| (Fingerprint(slot.fingerprint), slot.row()));
-        let Some((fingerprint, row)) = names else { return };
+        let Some(row) = self.index.slot(oldest, Slot::row) else { return };
         let doomed = |_: &_| Some((Why::Limit, Fate::Delete));
-        self.end_locked(locked, ListId::ANONYMOUS, (fingerprint, row), doomed);
+        self.end_locked(locked, ListId::ANONYMOUS, (oldest, row), doomed);
         self.counters.evicted.add(1);
     }
 

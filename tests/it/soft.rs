@@ -51,6 +51,14 @@ impl Home {
         sessions.load_without_touch(token).unwrap().unwrap().token().expect("a successor")
     }
 
+    /// Like [`offer`](Self::offer), where it may not have to be written first.
+    fn offer_at_once(&self, sessions: &Sessions, token: &Token) -> Token {
+        self.clock.advance(seconds(EVERY));
+        sessions.load(token).unwrap().unwrap();
+        self.pass(sessions, 1);
+        sessions.load_without_touch(token).unwrap().unwrap().token().expect("a successor")
+    }
+
     /// The power fails; whatever was synced is there.
     fn crash(&self, sessions: Sessions) -> Sessions {
         self.directory.restore_power();
@@ -448,6 +456,28 @@ fn anonymous_sessions_rotate_too_in_memory_and_on_disk() {
         home.pass(&sessions, OVERLAP);
         assert!(!is_live(&sessions, &first) && !is_live(&sessions, &second));
         assert_eq!((sessions.stats().anonymous, sessions.stats().dirty_bytes), (0, 0));
+    }
+}
+
+#[test]
+fn a_stranger_whose_token_was_replaced_often_is_ended_by_the_handle() {
+    for in_memory in [false, true] {
+        let mut home = Home::new();
+        if in_memory {
+            home.options = home.options.clone().anonymous_in_memory();
+        }
+        let sessions = home.open();
+        let session = sessions.start();
+        session.set(NUMBER, &5).unwrap();
+        let mut token = session.token().unwrap();
+        for _ in 0..3 {
+            token = home.offer_at_once(&sessions, &token);
+            assert!(sessions.load(&token).unwrap().is_some());
+            home.pass(&sessions, OVERLAP);
+        }
+        sessions.revoke(session.id().unwrap()).unwrap().expect("it is live").blocking_wait().unwrap();
+        assert!(!is_live(&sessions, &token));
+        assert_eq!(sessions.stats().sessions, 0);
     }
 }
 

@@ -249,9 +249,9 @@ mod tests {
                 let row = Row(u64::from(round * 1000 + number) + 1);
                 // By either of the two.
                 let token = if number % 2 == 0 { number } else { 1000 + number };
-                assert!(index.find(fingerprint(token), row, |_, slot| slot.row()).is_some());
-                assert!(index.remove(fingerprint(token), Row(row.0 + 1), |_| true).is_none(), "another's row");
-                assert!(index.remove(fingerprint(token), row, |_| true).is_some());
+                let slot = index.find(fingerprint(token), row, |id, _| id).unwrap();
+                assert!(index.remove(slot, Row(row.0 + 1), |_| true).is_none(), "another's row");
+                assert!(index.remove(slot, row, |_| true).is_some());
             }
             assert_eq!(index.others(), (0, 256), "round {round}");
         }
