@@ -55,13 +55,15 @@ pub struct Field<T> {
     strict: bool,
     kept: bool,
     relaxed: bool,
+    /// An entry of this crate's own.
+    ours: bool,
     migration: Option<fn(&Old<'_>) -> Option<T>>,
 }
 
 impl<T> Field<T> {
     /// A field of version 1 with nothing special about it.
     ///
-    /// The name is 1 to 64 bytes; a longer or empty one is refused with
+    /// The name is 1 to 64 bytes and does not begin with a zero byte; any other is refused with
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) by whatever uses the field first.
     ///
     /// ```
@@ -71,7 +73,8 @@ impl<T> Field<T> {
     /// ```
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, version: 1, codec: Codec::Bincode, strict: false, kept: false, relaxed: false, migration: None }
+        let codec = Codec::Bincode;
+        Self { name, version: 1, codec, strict: false, kept: false, relaxed: false, ours: false, migration: None }
     }
 
     /// Sets the version of the type `T`. It is 1 unless said otherwise; raise it whenever `T` changes.
@@ -218,8 +221,20 @@ impl<T> Field<T> {
         self.migration
     }
 
+    /// An entry of this crate's own. Its name begins with a zero byte, and no application's may.
+    pub(crate) const fn ours(name: &'static str) -> Self {
+        let mut field = Self::new(name);
+        field.ours = true;
+        field
+    }
+
     /// Refuses a name that cannot be stored.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.name.starts_with('\0') && !self.ours {
+            return Err(Error::invalid(
+                "the name of a field does not begin with a zero byte: those names are dwell's own",
+            ));
+        }
         if (1..=FIELD_NAME_BYTES_MAX).contains(&self.name.len()) {
             return Ok(());
         }

@@ -97,7 +97,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, Events, EventsIter, RefusedFor, RequestFlaw, RevokedBy, What};
 pub use field::{Field, Old, View};
 pub use options::{AtLimit, Options};
-pub use session::Session;
+pub use session::{Operation, Session};
 pub use sessions::Sessions;
 pub use sign_in::{Class, SessionInfo, SignIn, Stats};
 pub use time::{Clock, ManualClock, Timestamp};

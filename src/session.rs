@@ -4,6 +4,7 @@
 //! lock, and leaves the rest to the engine. Invariants: no code of the application (closures, serde) runs under a
 //! lock; absence is `None`; a value that does not decode is never passed off as another.
 
+mod grant;
 mod inquiries;
 mod values;
 mod visit;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::grant::Operation;
 use self::values::{encode, entry, read, undecodable};
 pub(crate) use self::visit::Gate;
 pub(crate) use self::visit::{Caller, Visit};

@@ -23,6 +23,8 @@ mod example;
 #[cfg(feature = "sim")]
 mod faults;
 #[cfg(feature = "sim")]
+mod grants;
+#[cfg(feature = "sim")]
 mod junk;
 mod kill;
 #[cfg(feature = "sim")]
