@@ -129,6 +129,11 @@ pub enum RequestFlaw {
     Cookies,
     /// It would have begun one session too many.
     Flood,
+    /// It began a session, and the site was not told its client's address: what [one client may
+    /// do](crate::web::NewSessions::per_client_per_minute) is not limited. Told once, as a warning. In axum, serve with
+    /// `into_make_service_with_connect_info::<dwell::axum::Connection>`; elsewhere hand
+    /// [`Request::peer_address`](crate::web::Request::peer_address) on, or set the limit to 0.
+    NoAddress,
 }
 
 impl RequestFlaw {
@@ -142,6 +147,7 @@ impl RequestFlaw {
             Self::Companion => "companion",
             Self::Cookies => "cookies",
             Self::Flood => "flood",
+            Self::NoAddress => "no_address",
         }
     }
 
@@ -153,6 +159,7 @@ impl RequestFlaw {
             Flaw::Companion => Self::Companion,
             Flaw::Cookies => Self::Cookies,
             Flaw::Flood => Self::Flood,
+            Flaw::NoAddress => Self::NoAddress,
         }
     }
 }

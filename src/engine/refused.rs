@@ -18,9 +18,11 @@ pub(crate) enum Flaw {
     Cookies,
     #[cfg_attr(not(feature = "rate-limit"), expect(dead_code, reason = "limits tell of it"))]
     Flood,
+    #[cfg_attr(not(feature = "rate-limit"), expect(dead_code, reason = "limits tell of it"))]
+    NoAddress,
 }
 
-const FLAWS: usize = 6;
+const FLAWS: usize = 7;
 
 /// Requests that were refused, and those that were let through although they should have been.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -17,6 +17,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::site::Profile;
 use crate::engine::Flaw;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Gate;
@@ -61,7 +62,8 @@ impl NewSessions {
 
     /// The most for one client in a minute, after twice as many at once. A client is an IPv4 address or an IPv6 network of
     /// 64 bits, as [trusted proxies](super::Site::trusted_proxy) tell. Clients whose address is not known, or is this
-    /// machine's own, are not limited one by one. 0 is no limit.
+    /// machine's own, are not limited one by one; that it is not known is told once, by the event
+    /// [`RequestFlaw::NoAddress`](crate::RequestFlaw::NoAddress). 0 is no limit.
     pub const fn per_client_per_minute(mut self, sessions: u32) -> Self {
         self.per_client = NonZeroU32::new(sessions);
         self
@@ -91,13 +93,15 @@ pub(super) struct Flood {
     time: EngineTime,
     /// When clients were last forgotten that used up nothing, in ticks.
     tidied: AtomicU32,
+    /// That addresses are missing, which is told once.
+    told: AtomicBool,
 }
 
 /// Clients that are kept, at some 60 bytes each.
 const CLIENTS_MAX: usize = 16_384;
 
 impl Flood {
-    pub(super) fn new(limits: NewSessions, sessions: &Sessions) -> Self {
+    pub(super) fn new(limits: NewSessions, sessions: &Sessions, profile: Profile) -> Self {
         let time = EngineTime(sessions.clone());
         let clients = limits.per_client.map(|limit| {
             let burst = limit.saturating_add(limit.get());
@@ -106,11 +110,17 @@ impl Flood {
         let all = limits
             .per_second
             .map(|limit| RateLimiter::new(Quota::per_second(limit), InMemoryState::default(), time.clone()));
-        Self { clients, all, time, tidied: AtomicU32::new(0) }
+        // Where all clients are on this machine, no address would make a difference.
+        let told = AtomicBool::new(matches!(profile, Profile::Localhost | Profile::Development));
+        Self { clients, all, time, tidied: AtomicU32::new(0), told }
     }
 
     fn check_client(&self, address: Option<IpAddr>) -> Result<()> {
-        let (Some(clients), Some(client)) = (&self.clients, address.and_then(client)) else { return Ok(()) };
+        let Some(clients) = &self.clients else { return Ok(()) };
+        if address.is_none() && !self.told.swap(true, Ordering::Relaxed) {
+            self.time.0.note_flaw(Flaw::NoAddress, true);
+        }
+        let Some(client) = address.and_then(client) else { return Ok(()) };
         if clients.len() >= CLIENTS_MAX {
             let now = self.time.0.now().0;
             // Looking through all of them takes a while, so at most once a second.
@@ -186,7 +196,7 @@ mod tests {
     fn flood(limits: NewSessions) -> (ManualClock, Flood) {
         let clock = ManualClock::new();
         let sessions = Options::new().clock(clock.clone()).manual_workers().in_memory().unwrap();
-        (clock, Flood::new(limits, &sessions))
+        (clock, Flood::new(limits, &sessions, Profile::Https))
     }
 
     fn address(text: &str) -> Option<IpAddr> {

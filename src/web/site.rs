@@ -158,7 +158,7 @@ impl Site {
         let name = format!("id-{}", sessions.instance());
         Self(Arc::new(Rules {
             #[cfg(feature = "rate-limit")]
-            flood: Arc::new(Flood::new(NewSessions::default(), &sessions)),
+            flood: Arc::new(Flood::new(NewSessions::default(), &sessions, profile)),
             sessions,
             cookie: CookieRules { name, secure: false, same_site, domain: None, partitioned: false },
             companion: false,
@@ -288,7 +288,7 @@ impl Site {
     /// How fast new anonymous sessions may begin here. Unless said, as [`NewSessions::default`].
     #[cfg(feature = "rate-limit")]
     pub fn new_sessions(mut self, limits: NewSessions) -> Self {
-        let flood = Flood::new(limits, self.sessions());
+        let flood = Flood::new(limits, self.sessions(), self.0.profile);
         self.rules().flood = Arc::new(flood);
         self
     }

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use dwell::axum::{Connection, Fresh, SessionLayer, SignedIn};
 use dwell::web::Exchange;
-use dwell::{ManualClock, Session};
+use dwell::{ManualClock, Session, SignIn};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -104,6 +104,35 @@ async fn a_session_that_ends_meanwhile_answers_401_and_sets_no_cookie() {
         assert_eq!(response.status(), 401, "{path}");
         assert!(cookies(&response).is_empty());
         assert!(text(response).await.contains("session_ended"));
+    }
+}
+
+#[tokio::test]
+async fn the_first_of_two_steps_opens_no_route_that_asks_for_a_sign_in() {
+    let site = Site::development(sessions());
+    let app = Router::new()
+        .route("/who", get(|user: SignedIn| async move { user.principal().to_owned() }))
+        .route("/maybe", get(|user: Option<SignedIn>| async move { user.is_some().to_string() }))
+        .route("/fresh", get(|Fresh(user): Fresh<300>| async move { user.principal().to_owned() }))
+        .route("/hand-off", get(|exchange: Exchange| async move { exchange.hand_off() }))
+        .layer(SessionLayer::new(site.clone()));
+    let exchange = open(&site, "GET", &[]);
+    exchange.session_for_sign_in().sign_in(SignIn::new("ada").pending()).unwrap().blocking_wait().unwrap();
+    let half = cookie_of(&exchange).unwrap();
+    for (path, status) in [("/who", 401), ("/fresh", 401), ("/hand-off", 403), ("/maybe", 200)] {
+        let response = send(&app, http("GET", path, &[("Cookie", &half)])).await;
+        assert_eq!(response.status(), status, "{path}");
+        assert_ne!(text(response).await, "true");
+    }
+    // The second step: another token, and the first is worth nothing.
+    let second = open(&site, "GET", &[("Cookie", &half)]);
+    let session = second.session().unwrap();
+    let who = session.pending_principal().unwrap().unwrap();
+    session.sign_in(&*who).unwrap().blocking_wait().unwrap();
+    let whole = cookie_of(&second).unwrap();
+    assert_ne!(whole, half);
+    for (cookie, status) in [(&whole, 200), (&half, 401)] {
+        assert_eq!(send(&app, http("GET", "/who", &[("Cookie", cookie)])).await.status(), status);
     }
 }
 

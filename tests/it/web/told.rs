@@ -64,6 +64,36 @@ fn what_begins_too_often_is_told() {
     assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Flood, 1, false)], "the others with the next");
 }
 
+#[cfg(feature = "rate-limit")]
+#[test]
+fn missing_addresses_are_told_once_where_they_would_make_a_difference() {
+    let begin = |site: &Site, request: Request<'_>| {
+        let exchange = site.admit(&request.headers([("Host", &b"app.localhost"[..])])).unwrap().open().unwrap();
+        exchange.session_for_sign_in().set(VISITS, &1).unwrap();
+    };
+    let peer = "192.0.2.1:7000".parse().unwrap();
+    let (_, sessions) = timed();
+    let mut events = sessions.events();
+    let site = Site::https(sessions.clone(), "app.localhost").unwrap();
+    begin(&site, Request::new("GET").peer_address(peer));
+    assert_eq!(told(&mut events, &sessions), []);
+    for _ in 0..3 {
+        begin(&site, Request::new("GET"));
+    }
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::NoAddress, 1, true)]);
+    assert_eq!(RequestFlaw::NoAddress.as_str(), "no_address");
+
+    let unlimited = dwell::web::NewSessions::default().per_client_per_minute(0);
+    let elsewhere = [
+        Site::https(sessions.clone(), "app.localhost").unwrap().new_sessions(unlimited),
+        Site::development(sessions.clone()).allow_host("app.localhost").unwrap(),
+    ];
+    for site in elsewhere {
+        begin(&site, Request::new("GET"));
+        assert_eq!(told(&mut events, &sessions), []);
+    }
+}
+
 #[test]
 fn many_refusals_are_one_event_a_second() {
     let (clock, sessions) = timed();
