@@ -95,6 +95,18 @@ pub enum What {
     Disabled,
     /// The principal can sign in again.
     Enabled,
+    /// Sessions that begin go with another server key from now on.
+    #[non_exhaustive]
+    KeyRotated {
+        /// Its id.
+        key: u8,
+    },
+    /// A server key is gone. The ends of its sessions were told before.
+    #[non_exhaustive]
+    KeyDropped {
+        /// Its id.
+        key: u8,
+    },
     /// Requests were refused before the application saw them. Told at most once a second for each reason, with how many
     /// there were since it was told the last time; the rest is told with the next.
     #[non_exhaustive]
@@ -176,6 +188,8 @@ pub enum RevokedBy {
     Others(SessionId),
     /// [`Sessions::disable`](crate::Sessions::disable).
     Disable,
+    /// [`Sessions::drop_key`](crate::Sessions::drop_key), of the session's server key.
+    DropKey,
 }
 
 /// Why a sign-in, or a visitor's first write, was refused.
@@ -206,6 +220,8 @@ impl What {
             Self::Refused { .. } => "refused",
             Self::Disabled => "disabled",
             Self::Enabled => "enabled",
+            Self::KeyRotated { .. } => "key_rotated",
+            Self::KeyDropped { .. } => "key_dropped",
             Self::RowRefused => "row_refused",
             Self::RequestsRefused { .. } => "requests_refused",
             Self::Missed(_) => "missed",
@@ -228,6 +244,7 @@ impl What {
                     Some(RevokedBy::All) => f.write_str(" by=all"),
                     Some(RevokedBy::Others(session)) => write!(f, " by=others from={session}"),
                     Some(RevokedBy::Disable) => f.write_str(" by=disable"),
+                    Some(RevokedBy::DropKey) => f.write_str(" by=drop_key"),
                     None => Ok(()),
                 }
             }
@@ -239,6 +256,7 @@ impl What {
             Self::RequestsRefused { why, count, let_through } => {
                 write!(f, " why={} count={count} let_through={let_through}", why.as_str())
             }
+            Self::KeyRotated { key } | Self::KeyDropped { key } => write!(f, " key={key}"),
             Self::Missed(count) => write!(f, " count={count}"),
             Self::Created | Self::Disabled | Self::Enabled | Self::RowRefused => Ok(()),
         }
@@ -363,6 +381,8 @@ impl Events {
             Happening::Refused(Refusal::StoreFull) => What::Refused { why: RefusedFor::StoreFull },
             Happening::Disabled => What::Disabled,
             Happening::Enabled => What::Enabled,
+            Happening::KeyRotated(key) => What::KeyRotated { key },
+            Happening::KeyDropped(key) => What::KeyDropped { key },
             Happening::RowRefused => What::RowRefused,
             Happening::RequestRefused { flaw, count, let_through } => {
                 What::RequestsRefused { why: RequestFlaw::of(flaw), count, let_through }
@@ -386,6 +406,7 @@ fn revoked_by(by: By, handle: impl Fn(Row) -> SessionId) -> RevokedBy {
         By::All => RevokedBy::All,
         By::Others(row) => RevokedBy::Others(handle(row)),
         By::Disable => RevokedBy::Disable,
+        By::Key => RevokedBy::DropKey,
     }
 }
 

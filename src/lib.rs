@@ -98,7 +98,7 @@ pub use events::{Event, Events, EventsIter, RefusedFor, RequestFlaw, RevokedBy, 
 pub use field::{Field, Old, View};
 pub use options::{AtLimit, Options};
 pub use session::{Operation, Session};
-pub use sessions::Sessions;
+pub use sessions::{KeyInfo, Sessions};
 pub use sign_in::{Class, SessionInfo, SignIn, Stats};
 pub use time::{Clock, ManualClock, Timestamp};
 pub use token::{SessionId, Token};

@@ -3,9 +3,13 @@
 //! What lives here: [`Sessions`], and opening one from [`Options`]. It knows the engine, the directory and ring 0.
 //! Invariants: the directory's lock is held until the engine has closed the files; the last handle closes the engine.
 
+mod keys;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use keys::KeyInfo;
 
 use crate::engine::{Engine, Flaw, Found, Hot, Receipt, Spare};
 use crate::error::{Error, Result};

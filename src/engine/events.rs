@@ -50,6 +50,8 @@ pub(crate) enum Happening {
     Refused(Refusal),
     Disabled,
     Enabled,
+    KeyRotated(u8),
+    KeyDropped(u8),
     RowRefused,
     /// So many requests since the last such note.
     RequestRefused {
@@ -80,6 +82,8 @@ pub(crate) enum By {
     All,
     Others(Row),
     Disable,
+    /// With its server key.
+    Key,
 }
 
 /// Why a sign-in was refused.

@@ -212,9 +212,8 @@ impl Engine {
         if !self.index.touch(header.fingerprint, cell.row, now) {
             return Err(Error::gone());
         }
-        header.key_id = token.key_id();
         header.generation += 1;
-        header.replace(token.fingerprint());
+        header.replace(token.fingerprint(), token.key_id());
         header.last_seen = now;
         if let Rotate::Reauthenticated { method } = how {
             header.authenticated = header.last_seen;
@@ -348,6 +347,7 @@ impl Engine {
             fingerprint: token.fingerprint(),
             other: Fingerprint::NONE,
             overlap: Tick(0),
+            other_key: 0,
             principal,
             external: 0,
             door: request.door,
@@ -360,10 +360,13 @@ impl Engine {
 
     pub(super) fn wrap(&self, row: Row, header: &Header, token: &Token, data_key: &Key) -> Result<Wrap> {
         let at = WrapBinding { row, generation: header.generation, step: header.step };
-        self.keys
-            .wrap(&at, token, data_key)
-            .ok_or_else(|| Error::new(ErrorKind::Key, "the server key of the session is gone"))
+        self.keys.wrap(&at, token, data_key).ok_or_else(key_was_dropped)
     }
+}
+
+/// Somebody dropped the server key of a token between its making and its use.
+pub(super) fn key_was_dropped() -> Error {
+    Error::new(ErrorKind::Busy, "the server key was dropped at this moment; try again")
 }
 
 impl Content {

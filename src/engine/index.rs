@@ -6,6 +6,7 @@
 //! that files, frees or re-files a slot the write lock, one shard at a time. Where a fingerprint is asked for together
 //! with its row, either token of the session does.
 
+mod keys;
 mod others;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::slab::Slab;
 use super::slot::{NewSlot, ProfileId, Profiles, Slot, SlotId};
 use super::touches::{self, BUCKETS};
 use crate::seal::Fingerprint;
+use crate::storage::KeySet;
 use crate::storage::credit::{Credit, Credits};
 use crate::storage::record::Row;
 use crate::time::Tick;
@@ -34,6 +36,8 @@ pub(crate) struct Index {
     profiles: Profiles,
     /// Memory for cells, in bytes, for each shard.
     cell_bytes_max: usize,
+    /// Server keys that nothing is filed under any more.
+    retired: Arc<KeySet>,
 }
 
 /// Its own pair of cache lines, so that neighbours' locks do not slow each other.
@@ -83,7 +87,7 @@ pub(crate) struct Removed {
 }
 
 impl Index {
-    pub(crate) fn new(cache_bytes: usize) -> Self {
+    pub(crate) fn new(cache_bytes: usize, retired: Arc<KeySet>) -> Self {
         let shard = || Shard {
             slots: Slab::new(),
             table: HashTable::new(),
@@ -96,6 +100,7 @@ impl Index {
             shards: (0..SHARDS).map(|_| Padded(RwLock::new(shard()))).collect(),
             profiles: Profiles::new(),
             cell_bytes_max: cache_bytes / SHARDS,
+            retired,
         }
     }
 
@@ -167,23 +172,25 @@ impl Index {
         }
     }
 
-    /// Files a session, with its cell if it is in use, unless another has its fingerprint.
+    /// Files a session, with its cell if it is in use, unless another has its fingerprint or its server key is being
+    /// dropped.
     pub(crate) fn insert(&self, session: &NewSlot, cell: Option<Arc<Cell>>) -> Option<SlotId> {
         let number = session.fingerprint.shard();
         let mut shard = self.shard(number).write();
         let taken = |fingerprint| shard.place_of(fingerprint).or_else(|| shard.others.place(fingerprint)).is_some();
-        if taken(session.fingerprint) {
+        // Asked under the lock, so that whoever ends what goes with that key either meets this or comes before it.
+        if taken(session.fingerprint) || self.retired.has(session.key_id) {
             return None;
         }
-        let other = session.other.filter(|&(other, _)| other.shard() == number && !taken(other));
+        let other = session.other.filter(|other| other.fingerprint.shard() == number && !taken(other.fingerprint));
         let place = shard.slots.take();
         if let Some(slot) = shard.slots.get_mut(place) {
             slot.fill(session);
         }
         let Shard { slots, table, .. } = &mut *shard;
         table.insert_unique(session.fingerprint.hash(), place, |&place| hash_of(slots, place));
-        if let Some((other, overlap)) = other {
-            shard.others.put(place, other, overlap);
+        if let Some(other) = other {
+            shard.others.put(place, other);
         }
         if let Some(cell) = cell {
             shard.insert_cell(session.fingerprint, place, cell, self.cell_bytes_max);

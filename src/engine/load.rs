@@ -96,7 +96,11 @@ impl Engine {
         if header.step_of(fingerprint).is_none() {
             return Ok(None);
         }
-        let content = self.open_content(token, row, self.clipped(&header), &body)?;
+        let content = match self.open_content(token, row, self.clipped(&header), &body) {
+            // Its server key was dropped since it was read.
+            Err(_) if !still_live() => return Ok(None),
+            opened => opened?,
+        };
         let cell = Arc::new(Cell::new(self, row, content));
         // Aged only there, so that a credit that is made meanwhile is not missed.
         Ok(self.index.publish(fingerprint, cell, |cell| self.ledger.age_cell(cell)))
@@ -119,7 +123,7 @@ impl Engine {
             (true, true) => Some(token.clone()),
             (true, false) => {
                 let at = WrapBinding { step: step.saturating_add(1), ..at };
-                self.keys.successor(&at, token).filter(|offer| offer.fingerprint() == header.other)
+                self.keys.successor(&at, token, header.other_key).filter(|offer| offer.fingerprint() == header.other)
             }
         };
         let other = header.has_other().then(|| Box::new(OtherToken { wrap: other, offer, version: 0 }));

@@ -14,7 +14,8 @@
 //! 3. the list of a principal, or of anonymous sessions: never two
 //! 4. a shard of the index: never two
 //! 5. a cell
-//! 6. leaves: queue, answers, wakers, cutoffs, unwritten rows, unarmed slots, events, health, clock, credits
+//! 6. leaves: queue, answers, wakers, cutoffs, unwritten rows, unarmed slots, events, health, clock, credits, the ring
+//!    of server keys
 //!
 //! The writer takes a binding only when it holds nothing but its own turn; whoever holds a binding takes nothing but a
 //! cell and leaves. The disk is read and written, and channels are waited for, only under the locks of group 2. Code
@@ -78,6 +79,7 @@ use parking_lot::Mutex;
 pub use receipt::Receipt;
 pub(crate) use refused::Flaw;
 pub(crate) use restore::Found;
+pub(crate) use writer::KeyStanding;
 
 use crate::error::Result;
 use crate::options::Settings;
@@ -189,7 +191,7 @@ impl Engine {
         clock.look().into_iter().for_each(|credit| ledger.add(credit));
         let reaper = reaper::Machine::new(clock.now());
         let engine = Arc::new(Self {
-            index: index::Index::new(settings.cache_bytes),
+            index: index::Index::new(settings.cache_bytes, Arc::clone(opened.keys.retired())),
             principals: principals::Principals::new(),
             cutoffs: end::Cutoffs::default(),
             queue: queue::Queue::new(),

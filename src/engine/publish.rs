@@ -10,9 +10,9 @@ use super::Engine;
 use super::cell::Cell;
 use super::end::Fate;
 use super::ended::EndReason;
-use super::events::{Happening, Why};
+use super::events::{By, Happening, Why};
 use super::group::{Group, Kind, Rotate};
-use super::slot::{ListId, NewSlot, SlotId};
+use super::slot::{ListId, NewSlot, OtherSlot, SlotId};
 use crate::error::{Error, Result};
 use crate::seal::Wrap;
 use crate::storage::record::{Header, PrincipalRef, Row};
@@ -109,12 +109,15 @@ impl Engine {
         cell.rotate(&header, wrap);
         let filed = Header { last_seen: last_seen.max(header.last_seen), ..header };
         let Some(slot) = self.file(cell.row, &filed, list, Some(Arc::clone(cell)), false) else {
-            // The random source repeats itself: nobody may end up in somebody else's session.
+            // Its server key is dropped at this moment; or the random source repeats itself, and nobody may end up in
+            // somebody else's session.
+            let dropped = self.keys.retired().has(header.key_id);
+            let why = if dropped { Why::Revoked(By::Key) } else { Why::Fault };
             locked.unlink(&self.index, &removed);
-            cell.lock().kill(EndReason::Fault);
+            cell.lock().kill(why.reason());
             self.wake_waiting(cell.row);
             let name = cell.lock().principal.clone();
-            self.note_session(cell.row, &header, name.as_ref(), Happening::Ended(Why::Fault));
+            self.note_session(cell.row, &header, name.as_ref(), Happening::Ended(why));
             self.queue.push_dead(cell.row, self.clock.now_ms());
             return None;
         };
@@ -157,7 +160,13 @@ impl Engine {
         self.abandon(group);
     }
 
-    /// Puts a session into the index, unless its token's fingerprint is there already. `clipped` says that the row on
+    /// The other token of a session, unless its server key was dropped: it opens nothing then and means nothing.
+    fn other_slot(&self, header: &Header) -> Option<OtherSlot> {
+        let Header { other: fingerprint, overlap, other_key: key_id, .. } = *header;
+        (header.has_other() && self.keys.ring().has(key_id)).then_some(OtherSlot { fingerprint, overlap, key_id })
+    }
+
+    /// Puts a session into the index, unless its token's fingerprint is there already or its server key is dropped. `clipped` says that the row on
     /// disk has later deadlines than this header.
     pub(super) fn file(
         &self,
@@ -178,7 +187,8 @@ impl Engine {
             last_seen: header.last_seen,
             list,
             clipped: clipped || profiles.idle(profile) < header.idle,
-            other: header.has_other().then_some((header.other, header.overlap)),
+            key_id: header.key_id,
+            other: self.other_slot(header),
         };
         let filed = self.index.insert(&session, cell);
         if filed.is_some() {

@@ -48,6 +48,8 @@ pub(crate) struct Pending {
     pub(crate) emptied: BTreeSet<PrincipalRef>,
     pub(crate) touches: Vec<Flush>,
     pub(crate) waiters: Vec<Waiter>,
+    /// To be made after everything else in here is written.
+    pub(crate) key_changes: Vec<KeyChange>,
     /// Somebody waits for the next batch.
     pub(crate) urgent: bool,
     /// When the first change came in that nobody waits for, in engine milliseconds.
@@ -88,6 +90,18 @@ pub(crate) struct Flush {
     pub(crate) due_ms: u64,
 }
 
+/// A change of the server keys, and whom to tell.
+#[derive(Debug)]
+pub(crate) enum KeyChange {
+    Rotate(Promise<u8>),
+    /// This many sessions of the key were ended for it.
+    Drop {
+        id: u8,
+        count: usize,
+        promise: Promise<usize>,
+    },
+}
+
 /// Told once how the batch went.
 pub(crate) type Waiter = Box<dyn FnOnce(Result<(), &Failure>) + Send>;
 
@@ -96,6 +110,8 @@ pub(crate) type Waiter = Box<dyn FnOnce(Result<(), &Failure>) + Send>;
 pub(crate) enum Answer {
     Waiter(Waiter, Result<(), Failure>),
     Group(Promise<Token>, Result<Token>),
+    Rotated(Promise<u8>, Result<u8>),
+    Dropped(Promise<usize>, Result<usize>),
     /// What somebody waits for has happened.
     Wake(Waker),
 }
@@ -121,6 +137,8 @@ impl Answers {
             let told = catch_unwind(AssertUnwindSafe(|| match answer {
                 Answer::Waiter(waiter, result) => waiter(result.as_ref().copied()),
                 Answer::Group(promise, result) => promise.keep(result),
+                Answer::Rotated(promise, result) => promise.keep(result),
+                Answer::Dropped(promise, result) => promise.keep(result),
                 Answer::Wake(waker) => waker.wake(),
             }));
             // Nor is the destructor of what it panicked with.
@@ -278,6 +296,11 @@ impl Queue {
         drop(self.push_urgent(waiter, |pending| &mut pending.waiters));
     }
 
+    /// Queues a change of the server keys. If nobody will make it, whoever waits for it is told so.
+    pub(crate) fn push_key_change(&self, change: KeyChange) {
+        drop(self.push_urgent(change, |pending| &mut pending.key_changes));
+    }
+
     fn push_behind(&self, now_ms: u64, push: impl FnOnce(&mut Pending)) {
         let first = {
             let mut pending = self.pending.lock();
@@ -346,6 +369,7 @@ impl Pending {
             && self.emptied.is_empty()
             && self.touches.is_empty()
             && self.waiters.is_empty()
+            && self.key_changes.is_empty()
     }
 }
 

@@ -278,6 +278,7 @@ mod tests {
                 last_seen: Tick(now),
                 created_wall: self.engine.clock.wall(),
                 fingerprint: Fingerprint(fingerprint),
+                other_key: 0,
                 other: Fingerprint::NONE,
                 overlap: Tick(0),
                 principal: PrincipalRef::NONE,

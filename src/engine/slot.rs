@@ -13,6 +13,7 @@ use crate::seal::Fingerprint;
 use crate::storage::credit::Credit;
 use crate::storage::record::{ClassByte, Row};
 use crate::time::Tick;
+use crate::token::KEY_IDS;
 
 /// Number of a slot in the whole index: the shard in the low 8 bits, the place in the shard above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,8 +40,8 @@ pub(crate) struct ProfileId(pub(crate) u8);
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) fingerprint: [u8; 16],
-    /// Row in the low 48 bits, zero when the place is free; then the profile, whether the session is clipped, and
-    /// whether the reaper was called to the place and has not been here since.
+    /// Row in the low 48 bits, zero when the place is free; then the profile, whether the session is clipped, whether
+    /// the reaper was called to the place and has not been here since, and the server key of the token.
     word: u64,
     pub(crate) absolute: u32,
     last_seen: AtomicU32,
@@ -56,13 +57,17 @@ const _: () = assert!(size_of::<Slot>() == 48, "the promise of memory per sessio
 const ROW_BITS: u32 = 48;
 const CLIPPED: u64 = 1 << 56;
 const CALLED: u64 = 1 << 57;
+const KEY_SHIFT: u32 = 58;
+const _: () = assert!(KEY_IDS as u64 == 1 << (u64::BITS - KEY_SHIFT), "what is left of the word is a key's id");
 
 impl Slot {
     pub(crate) fn fill(&mut self, session: &NewSlot) {
         debug_assert!(session.row.0 > 0 && session.row.0 < Row::LIMIT, "row {}", session.row.0);
         self.fingerprint = session.fingerprint.0;
         let clipped = if session.clipped { CLIPPED } else { 0 };
-        self.word = self.word & CALLED | session.row.0 | u64::from(session.profile.0) << ROW_BITS | clipped;
+        let profile = u64::from(session.profile.0) << ROW_BITS;
+        self.word = self.word & CALLED | session.row.0 | profile | clipped;
+        self.set_key(session.key_id);
         self.absolute = session.absolute.0;
         *self.last_seen.get_mut() = session.last_seen.0;
         self.list = session.list.0;
@@ -97,6 +102,16 @@ impl Slot {
     #[expect(clippy::cast_possible_truncation, reason = "the shift leaves 16 bits, of which 8 are used")]
     pub(crate) const fn profile(&self) -> ProfileId {
         ProfileId((self.word >> ROW_BITS) as u8)
+    }
+
+    /// The server key of the token in force.
+    pub(crate) const fn key_id(&self) -> u8 {
+        (self.word >> KEY_SHIFT) as u8
+    }
+
+    pub(crate) fn set_key(&mut self, key_id: u8) {
+        debug_assert!(key_id < KEY_IDS, "key {key_id}");
+        self.word = self.word & ((1 << KEY_SHIFT) - 1) | u64::from(key_id) << KEY_SHIFT;
     }
 
     /// Whether the row on disk says that the session lives longer than the slot does.
@@ -152,8 +167,17 @@ pub(crate) struct NewSlot {
     pub(crate) list: ListId,
     /// The row on disk has later deadlines than these.
     pub(crate) clipped: bool,
-    /// The other token, and its overlap.
-    pub(crate) other: Option<(Fingerprint, Tick)>,
+    /// The server key of the token.
+    pub(crate) key_id: u8,
+    pub(crate) other: Option<OtherSlot>,
+}
+
+/// The other token of a session, as the index keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OtherSlot {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) overlap: Tick,
+    pub(crate) key_id: u8,
 }
 
 /// The pairs of class and idle timeout in use. There is room for 255; further timeouts are rounded down to one
@@ -265,9 +289,14 @@ mod tests {
             last_seen: Tick(100),
             list: ListId::ANONYMOUS,
             clipped: true,
+            key_id: 63,
             other: None,
         });
-        assert!(slot.is_clipped());
+        assert!(slot.is_clipped() && slot.call());
+        for key_id in [63, 0, 42] {
+            slot.set_key(key_id);
+            assert_eq!((slot.key_id(), slot.is_clipped(), slot.call()), (key_id, true, false));
+        }
         assert_eq!((slot.row(), slot.profile()), (Row(Row::LIMIT - 1), ProfileId(254)));
         slot.touch(Tick(90));
         assert_eq!(slot.last_seen(), Tick(100));

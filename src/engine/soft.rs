@@ -93,8 +93,9 @@ impl Header {
     }
 
     /// Offers a successor.
-    pub(super) const fn offer(&mut self, successor: Fingerprint) {
+    pub(super) const fn offer(&mut self, successor: Fingerprint, key_id: u8) {
         self.other = successor;
+        self.other_key = key_id;
         self.overlap = Tick(0);
     }
 
@@ -102,14 +103,17 @@ impl Header {
     pub(super) fn confirm(&mut self, now: Tick, rotation: Rotation) {
         debug_assert!(self.is_offering(), "step {} has no successor", self.step);
         std::mem::swap(&mut self.fingerprint, &mut self.other);
+        std::mem::swap(&mut self.key_id, &mut self.other_key);
         self.overlap = now.plus(rotation.overlap);
         self.step += 1;
     }
 
     /// Leaves one token, a new one.
-    pub(super) const fn replace(&mut self, token: Fingerprint) {
+    pub(super) const fn replace(&mut self, token: Fingerprint, key_id: u8) {
         self.fingerprint = token;
+        self.key_id = key_id;
         self.other = Fingerprint::NONE;
+        self.other_key = 0;
         self.overlap = Tick(0);
         self.step = 0;
     }
@@ -150,29 +154,32 @@ mod tests {
         assert_eq!((header.step_of(A), header.step_of(B), header.step_of(Fingerprint::NONE)), (Some(4), None, None));
         assert_eq!(header.soft_due(ROTATION), Tick(1300));
 
-        header.offer(B);
-        assert_eq!(header, Header { other: B, ..single() }, "nothing else changes");
+        header.offer(B, 7);
+        assert_eq!(header, Header { other: B, other_key: 7, ..single() }, "nothing else changes");
         assert_eq!((header.step_of(A), header.step_of(B)), (Some(4), Some(5)));
         assert_eq!((header.is_offering(), header.soft_due(ROTATION)), (true, NEVER), "one offer at a time");
 
         header.confirm(Tick(1320), ROTATION);
-        assert_eq!(header, Header { fingerprint: B, other: A, overlap: Tick(1330), step: 5, ..single() });
+        let (key_id, other_key) = (7, single().key_id);
+        let confirmed =
+            Header { fingerprint: B, other: A, key_id, other_key, overlap: Tick(1330), step: 5, ..single() };
+        assert_eq!(header, confirmed);
         assert_eq!((header.step_of(A), header.step_of(B)), (Some(4), Some(5)));
         assert_eq!((header.is_offering(), header.soft_due(ROTATION)), (false, Tick(1620)));
 
-        header.offer(C);
+        header.offer(C, 8);
         assert_eq!((header.step_of(A), header.step_of(B), header.step_of(C)), (None, Some(5), Some(6)));
     }
 
     #[test]
     fn a_hard_rotation_leaves_one_token_in_any_state() {
         let (mut offered, mut confirmed) = (single(), single());
-        offered.offer(B);
-        confirmed.offer(B);
+        offered.offer(B, 7);
+        confirmed.offer(B, 7);
         confirmed.confirm(Tick(1320), ROTATION);
         for mut header in [single(), offered, confirmed] {
-            header.replace(C);
-            assert_eq!(header, Header { fingerprint: C, step: 0, ..single() });
+            header.replace(C, 9);
+            assert_eq!(header, Header { fingerprint: C, key_id: 9, step: 0, ..single() });
             assert_eq!((header.step_of(A), header.step_of(B)), (None, None));
         }
     }
@@ -180,7 +187,7 @@ mod tests {
     #[test]
     fn the_next_successor_waits_for_the_end_of_the_overlap() {
         let mut header = single();
-        header.offer(B);
+        header.offer(B, 7);
         let hasty = Rotation { every: Some(3), overlap: 60 };
         header.confirm(Tick(2000), hasty);
         assert_eq!(header.soft_due(hasty), Tick(2060));

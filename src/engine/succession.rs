@@ -44,16 +44,18 @@ impl Engine {
             return false;
         }
         let at = WrapBinding { row: cell.row, generation: header.generation, step: header.step.saturating_add(1) };
-        let Some(successor) = self.keys.successor(&at, token) else { return false };
+        // Under the active key, so that sessions in use leave an old one.
+        let key_id = self.keys.active();
+        let Some(successor) = self.keys.successor(&at, token, key_id) else { return false };
         let Some(wrap) = self.keys.wrap(&at, &successor, &data_key) else { return false };
         let fingerprint = successor.fingerprint();
         let mut before = None;
-        let offered = self.index.offer((header.fingerprint, cell), fingerprint, || {
+        let offered = self.index.offer((header.fingerprint, cell), (fingerprint, key_id), || {
             let mut content = cell.lock();
             if !content.may_pass_on(&header) {
                 return false;
             }
-            content.header.offer(fingerprint);
+            content.header.offer(fingerprint, key_id);
             self.note_succession(cell, &mut content);
             let version = content.version;
             let other = OtherToken { wrap: Some(wrap), offer: Some(successor), version };

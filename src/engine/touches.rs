@@ -289,13 +289,22 @@ mod tests {
 
     #[test]
     fn a_request_that_was_held_up_during_a_gathering_is_gathered_by_the_next() {
-        let index = Index::new(0);
+        let index = Index::new(0, std::sync::Arc::default());
         let idle = 1800;
         let (fingerprint, row) = (Fingerprint([7; 16]), Row(1));
         let profile = index.profiles().find(ClassByte::Anonymous, idle);
         let (absolute, list) = (Tick(1_000_000), ListId(0));
-        let session =
-            NewSlot { fingerprint, row, profile, absolute, last_seen: Tick(10), list, clipped: false, other: None };
+        let session = NewSlot {
+            fingerprint,
+            row,
+            profile,
+            absolute,
+            last_seen: Tick(10),
+            list,
+            clipped: false,
+            key_id: 0,
+            other: None,
+        };
         index.insert(&session, None).unwrap();
         let gather = || index.renewed(bucket(idle), Row(1_000));
         assert_eq!(gather(), [], "its row says when it was made");

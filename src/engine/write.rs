@@ -11,7 +11,7 @@ use super::Engine;
 use super::cell::{Cell, Content, Life};
 use super::end::Fate;
 use super::events::{Happening, Refusal, Why};
-use super::group::SignInRequest;
+use super::group::{SignInRequest, key_was_dropped};
 use super::principals::Locked;
 use super::receipt::{Receipt, promise};
 use super::slot::{ListId, Slot, SlotId};
@@ -50,7 +50,11 @@ impl Engine {
         let mut locked = self.principals.lock_anonymous();
         self.make_room(&mut locked)?;
         let filed = self.file(row, &header, ListId::ANONYMOUS, Some(Arc::clone(&cell)), false);
-        let slot = filed.ok_or_else(|| Error::new(ErrorKind::Storage, "the system's random source repeats itself"))?;
+        let Some(slot) = filed else {
+            let dropped = self.keys.retired().has(header.key_id);
+            let repeats = || Error::new(ErrorKind::Storage, "the system's random source repeats itself");
+            return Err(if dropped { key_was_dropped() } else { repeats() });
+        };
         self.unwritten.lock().insert(row, slot);
         self.charge(memory_only, true, charged);
         locked.link(&self.index, slot);
@@ -101,6 +105,7 @@ impl Engine {
             fingerprint: token.fingerprint(),
             other: Fingerprint::NONE,
             overlap: Tick(0),
+            other_key: 0,
             principal: PrincipalRef::NONE,
             external: 0,
             door,

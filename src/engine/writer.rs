@@ -5,14 +5,18 @@
 //! told before the batch is durable and its groups have taken effect; after a failed batch nothing durable is ever
 //! acknowledged again. A panic here poisons the engine, and whoever waits is told that the outcome is unknown.
 
+mod keys;
+
 use std::collections::HashSet;
 use std::sync::Arc;
+
+pub(crate) use keys::KeyStanding;
 
 use super::Engine;
 use super::cell::{Cell, Content, Life};
 use super::group::{Group, Kind};
 use super::health::closed;
-use super::queue::{Answer, Failure, Pending, Queued, Swept};
+use super::queue::{Answer, Failure, KeyChange, Pending, Queued, Swept};
 use super::sweep::Sweep;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::record::{Body, Header, PrincipalRef, Row};
@@ -102,6 +106,7 @@ impl Machine {
 
     fn write(&mut self, engine: &Arc<Engine>, mut pending: Pending) {
         let waiters = std::mem::take(&mut pending.waiters);
+        let key_changes = std::mem::take(&mut pending.key_changes);
         if pending.clock_is_due {
             // Whatever comes of it, it is not due again at once.
             self.stamped_ms = engine.clock.now_ms();
@@ -112,6 +117,12 @@ impl Machine {
         for waiter in waiters {
             engine.answers.push(Answer::Waiter(waiter, result.clone()));
         }
+        self.change_keys(engine, key_changes, &result);
+    }
+
+    fn note_commit(&mut self, engine: &Engine) {
+        let now_ms = engine.clock.now_ms();
+        (self.unsettled_since_ms, self.stamped_ms) = (Some(now_ms), now_ms);
     }
 
     fn write_batch(&mut self, engine: &Arc<Engine>, pending: Pending) -> Result<(), Failure> {
@@ -126,8 +137,7 @@ impl Machine {
         let applied = engine.build(pending, &mut self.sweep, &mut built).and_then(|()| {
             if !built.batch.is_empty() {
                 self.storage.as_mut().ok_or_else(closed)?.apply(&built.batch)?;
-                let now_ms = engine.clock.now_ms();
-                (self.unsettled_since_ms, self.stamped_ms) = (Some(now_ms), now_ms);
+                self.note_commit(engine);
                 engine.counters.commits.add(1);
             }
             Ok(())
@@ -193,7 +203,9 @@ impl Engine {
 
     /// Reads the state of everything that was queued.
     fn build(&self, mut pending: Pending, sweep: &mut Sweep, built: &mut Built) -> Result<()> {
-        let (killed, live): (Vec<_>, Vec<_>) = pending.groups.drain(..).partition(|queued| queued.group.is_killed());
+        // One that goes with a key that is dropped would come to nothing.
+        let is_void = |group: &Group| group.is_killed() || self.keys.retired().has(group.token.key_id());
+        let (killed, live): (Vec<_>, Vec<_>) = pending.groups.drain(..).partition(|queued| is_void(&queued.group));
         built.groups = live;
         for Queued { group, promise } in killed {
             self.abandon(&group);
@@ -365,6 +377,13 @@ impl Engine {
         }
         for waiter in pending.waiters {
             self.answers.push(Answer::Waiter(waiter, Err(Failure::stopped())));
+        }
+        for change in pending.key_changes {
+            let stopped = Failure::stopped();
+            self.answers.push(match change {
+                KeyChange::Rotate(promise) => Answer::Rotated(promise, Err(stopped.error())),
+                KeyChange::Drop { promise, .. } => Answer::Dropped(promise, Err(stopped.error())),
+            });
         }
     }
 

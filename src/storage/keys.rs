@@ -1,103 +1,30 @@
-//! Keys: the key file, the keys kept in the store, and everything derived from both.
+//! Keys: those kept in the store, the ring of server keys, and everything derived from both.
 //!
-//! What lives here: `KeyFile` (server keys, in a file of their own) and `Keys` (what the rest of the crate asks
-//! for tags, names and seals). It knows ring 0 and bytes, no redb. Invariants: a store is opened only with a key
-//! file that carries its id; a key is never made again for a store that exists; every purpose has a key of its
-//! own, derived under a label.
-//!
-//! The key file is text, one fact a line, so that a person can see what it is: a heading with the format, the
-//! store's id, one line for each key, the active key, and a check over the lines before it.
+//! What lives here: `Keys` (what the rest of the crate asks for tags, names and seals) and `Ring` (the server keys of the
+//! moment). It knows ring 0 and bytes, no redb. Invariants: a store is opened only with a key file that carries its id; a
+//! key is never made again for a store that exists; every purpose has a key of its own, derived under a label; the id in
+//! a token or header names the server key, and no other is tried. The ring is replaced as a whole, by the writer in its
+//! turn; its lock is a leaf, held to copy a pointer, and no load of a session in use takes it.
 
-use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
+use super::key_file::{FileKey, KeyFile, hex};
 use super::record::{PrincipalRef, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{self, Key, Tagger, Wrap};
+use crate::time::Timestamp;
 use crate::token::{Entropy, KEY_IDS, SessionId, Token};
-
-/// The server keys of one store.
-#[derive(Debug)]
-pub(crate) struct KeyFile {
-    pub(crate) store_id: [u8; 16],
-    active: u8,
-    keys: Vec<(u8, Key)>,
-}
-
-const HEADING: &str = "dwell server key, format 1";
-/// 64 keys of 80 bytes, with room to spare; anything larger is not a key file.
-pub(crate) const KEY_FILE_BYTES_MAX: usize = 16 * 1024;
-
-impl KeyFile {
-    /// A first key for a store that does not exist yet.
-    pub(crate) fn create(entropy: &dyn Entropy) -> Result<Self> {
-        let mut store_id = [0; 16];
-        entropy.fill(&mut store_id)?;
-        Ok(Self { store_id, active: 0, keys: vec![(0, Key::random(entropy)?)] })
-    }
-
-    pub(crate) fn to_text(&self) -> Zeroizing<String> {
-        // Room for all of it at once: a text that grows would leave copies behind.
-        let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES_MAX));
-        let _ = write!(text, "{HEADING}\nstore {}\n", hex(&self.store_id));
-        for (id, key) in &self.keys {
-            let _ = writeln!(text, "key {id} {}", *Zeroizing::new(hex(key.bytes())));
-        }
-        let _ = writeln!(text, "active {}", self.active);
-        let check = self.check(&text);
-        let _ = writeln!(text, "check {}", hex(&check));
-        text
-    }
-
-    /// Reads a key file; any deviation from what [`to_text`](Self::to_text) writes is an error.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        Self::read(bytes).ok_or_else(Self::foreign)
-    }
-
-    pub(crate) fn foreign() -> Error {
-        Error::new(ErrorKind::Key, "the key file `server.key` is damaged or not ours; put the right one back")
-    }
-
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let mut lines = text.lines();
-        if lines.next()? != HEADING {
-            return None;
-        }
-        let store_id = unhex(lines.next()?.strip_prefix("store ")?)?;
-        let mut file = Self { store_id, active: 0, keys: Vec::new() };
-        let active = loop {
-            let line = lines.next()?;
-            if let Some(active) = line.strip_prefix("active ") {
-                break active.parse::<u8>().ok()?;
-            }
-            let (id, key) = line.strip_prefix("key ")?.split_once(' ')?;
-            let id = id.parse::<u8>().ok().filter(|&id| id < KEY_IDS && file.key(id).is_none())?;
-            file.keys.push((id, Key::from_bytes(unhex(key)?)));
-        };
-        file.active = active;
-        file.key(active)?;
-        // Only the one text that we would write is read, so the check covers every byte.
-        (file.to_text().as_str() == text).then_some(file)
-    }
-
-    fn check(&self, text: &str) -> [u8; 16] {
-        let active = self.key(self.active).cloned().unwrap_or_else(|| Key::from_bytes([0; Key::BYTES]));
-        Tagger::new(&active.derive(None, "key file check", &[])).tag16("key file", &[text.as_bytes()])
-    }
-
-    fn key(&self, id: u8) -> Option<&Key> {
-        self.keys.iter().find(|(other, _)| *other == id).map(|(_, key)| key)
-    }
-}
 
 /// Every key that opening a store yields.
 #[derive(Debug)]
 pub(crate) struct Keys {
     store_id: [u8; 16],
-    active: u8,
-    servers: Vec<ServerKey>,
+    ring: RwLock<Arc<Ring>>,
+    retired: Arc<KeySet>,
     store: Tagger,
     index: Tagger,
     handles: Tagger,
@@ -106,12 +33,91 @@ pub(crate) struct Keys {
     facts: Key,
 }
 
+/// The server keys, at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Ring {
+    active: u8,
+    /// In the order in which they were made.
+    servers: Vec<Arc<ServerKey>>,
+}
+
 #[derive(Debug)]
-struct ServerKey {
-    id: u8,
+pub(crate) struct ServerKey {
+    pub(crate) id: u8,
+    /// By the wall clock.
+    pub(crate) made: Timestamp,
     headers: Tagger,
     wraps: Key,
     successors: Tagger,
+}
+
+/// Ids of server keys that are being dropped, or were: nothing may begin to live under them. Shared with the index,
+/// which asks it under a shard's lock.
+#[derive(Debug, Default)]
+pub(crate) struct KeySet(AtomicU64);
+
+const _: () = assert!(KEY_IDS as u32 <= u64::BITS, "each id has a bit");
+
+impl KeySet {
+    pub(crate) fn has(&self, id: u8) -> bool {
+        self.0.load(Ordering::SeqCst) & Self::bit(id) != 0
+    }
+
+    fn put(&self, id: u8) {
+        self.0.fetch_or(Self::bit(id), Ordering::SeqCst);
+    }
+
+    fn take(&self, id: u8) {
+        self.0.fetch_and(!Self::bit(id), Ordering::SeqCst);
+    }
+
+    const fn bit(id: u8) -> u64 {
+        1 << (id % KEY_IDS)
+    }
+}
+
+impl ServerKey {
+    fn derive(from: &FileKey, store_id: &[u8; 16]) -> Self {
+        let bound: &[&[u8]] = &[store_id];
+        let key = &from.key;
+        Self {
+            id: from.id,
+            made: from.made,
+            headers: Tagger::new(&key.derive(None, "header tags", bound)),
+            wraps: key.derive(None, "data key wraps", bound),
+            successors: Tagger::new(&key.derive(None, "successor tokens", bound)),
+        }
+    }
+}
+
+impl Ring {
+    fn of(file: &KeyFile) -> Self {
+        let servers = file.keys().iter().map(|key| Arc::new(ServerKey::derive(key, &file.store_id))).collect();
+        Self { active: file.active(), servers }
+    }
+
+    /// The server key that new sessions go with.
+    pub(crate) const fn active(&self) -> u8 {
+        self.active
+    }
+
+    /// In the order in which they were made.
+    pub(crate) fn servers(&self) -> &[Arc<ServerKey>] {
+        &self.servers
+    }
+
+    pub(crate) fn has(&self, id: u8) -> bool {
+        self.server(id).is_some()
+    }
+
+    /// Tags headers that go with this server key; `None` if that key was dropped.
+    pub(crate) fn headers(&self, id: u8) -> Option<&Tagger> {
+        self.server(id).map(|server| &server.headers)
+    }
+
+    fn server(&self, id: u8) -> Option<&Arc<ServerKey>> {
+        self.servers.iter().find(|server| server.id == id)
+    }
 }
 
 /// Id of the wrapping server key, then store key and index key sealed under it (table `meta`, key 1).
@@ -122,38 +128,23 @@ impl Keys {
     pub(crate) fn create(file: &KeyFile, entropy: &dyn Entropy) -> Result<(Self, Vec<u8>)> {
         let (store, index) = (Key::random(entropy)?, Key::random(entropy)?);
         let both: Zeroizing<Vec<u8>> = Zeroizing::new(store.bytes().iter().chain(index.bytes()).copied().collect());
-        let active = file.key(file.active).ok_or_else(lost_key)?;
-        let mut record = vec![file.active];
-        record.extend(seal::seal(&wrapping(active), &file.store_id, &both, entropy)?);
-        Ok((Self::assemble(file, &store, &index), record))
+        Ok((Self::assemble(file, &store, &index), seal_record(file, &both, entropy)?))
     }
 
     /// Opens the keys kept in a store.
     pub(crate) fn open(file: &KeyFile, record: &[u8]) -> Result<Self> {
-        let Some((&id, sealed)) = record.split_first().filter(|_| record.len() == WRAPPED_KEYS_BYTES) else {
-            return Err(Error::corrupt("the key record of the store is damaged"));
-        };
-        let server = file.key(id).ok_or_else(lost_key)?;
-        let both = seal::open(&wrapping(server), &file.store_id, sealed).map(Zeroizing::new).ok_or_else(|| {
-            Error::new(ErrorKind::Key, "the key file does not open this store; put the right one back")
-        })?;
+        let both = open_record(file, record)?;
         let halves = both.split_first_chunk().and_then(|(store, rest)| Some((*store, *rest.first_chunk()?)));
-        let (store, index) = halves.ok_or_else(|| Error::corrupt("the key record of the store is damaged"))?;
+        let (store, index) = halves.ok_or_else(damaged_record)?;
         Ok(Self::assemble(file, &Key::from_bytes(store), &Key::from_bytes(index)))
     }
 
     fn assemble(file: &KeyFile, store: &Key, index: &Key) -> Self {
         let bound: &[&[u8]] = &[&file.store_id];
-        let server = |(id, key): &(u8, Key)| ServerKey {
-            id: *id,
-            headers: Tagger::new(&key.derive(None, "header tags", bound)),
-            wraps: key.derive(None, "data key wraps", bound),
-            successors: Tagger::new(&key.derive(None, "successor tokens", bound)),
-        };
         Self {
             store_id: file.store_id,
-            active: file.active,
-            servers: file.keys.iter().map(server).collect(),
+            ring: RwLock::new(Arc::new(Ring::of(file))),
+            retired: Arc::default(),
             store: Tagger::new(&store.derive(None, "record tags", bound)),
             index: Tagger::new(&index.derive(None, "principal references", bound)),
             handles: Tagger::new(&index.derive(None, "session handles", bound)),
@@ -161,6 +152,52 @@ impl Keys {
             names: store.derive(None, "principal names", bound),
             facts: store.derive(None, "session facts", bound),
         }
+    }
+
+    /// The server keys as they are now.
+    pub(crate) fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.ring.read())
+    }
+
+    /// The ring with the key that was added to its file last, which is the active one from then on.
+    pub(super) fn with_newest(&self, file: &KeyFile) -> Ring {
+        let mut ring = Ring::clone(&self.ring.read());
+        ring.servers.extend(file.keys().last().map(|key| Arc::new(ServerKey::derive(key, &file.store_id))));
+        ring.active = file.active();
+        ring
+    }
+
+    /// Puts a ring in force that has a new active key. Only the writer does, in its turn, once the key is in the file and
+    /// the store's own keys are sealed under it.
+    pub(crate) fn activate(&self, ring: Ring) {
+        let mut current = self.ring.write();
+        // The id may have been another key's.
+        self.retired.take(ring.active);
+        *current = Arc::new(ring);
+    }
+
+    /// Lets nothing begin to live under a key any more, unless it is the active one or there is none of that id. Tells
+    /// whether that was so.
+    pub(crate) fn retire(&self, id: u8) -> bool {
+        // Asked and done under the lock, so that an id that comes again is not hit.
+        let ring = self.ring.read();
+        let retires = id != ring.active && ring.has(id);
+        if retires {
+            self.retired.put(id);
+        }
+        retires
+    }
+
+    pub(crate) const fn retired(&self) -> &Arc<KeySet> {
+        &self.retired
+    }
+
+    /// Forgets a key that nothing lives under any more. Only the writer does, in its turn.
+    pub(super) fn forget(&self, id: u8) {
+        let mut current = self.ring.write();
+        let mut ring = Ring::clone(&current);
+        ring.servers.retain(|server| server.id != id);
+        *current = Arc::new(ring);
     }
 
     /// Tags what visitors without a session are handed.
@@ -178,8 +215,8 @@ impl Keys {
     }
 
     /// The server key that new sessions go with.
-    pub(crate) const fn active(&self) -> u8 {
-        self.active
+    pub(crate) fn active(&self) -> u8 {
+        self.ring.read().active
     }
 
     /// Tags records of the whole store.
@@ -187,13 +224,8 @@ impl Keys {
         &self.store
     }
 
-    /// Tags headers that go with this server key; `None` if that key was dropped.
-    pub(crate) fn headers(&self, key_id: u8) -> Option<&Tagger> {
-        self.server(key_id).map(|server| &server.headers)
-    }
-
-    fn server(&self, key_id: u8) -> Option<&ServerKey> {
-        self.servers.iter().find(|server| server.id == key_id)
+    fn server(&self, key_id: u8) -> Option<Arc<ServerKey>> {
+        self.ring.read().server(key_id).cloned()
     }
 
     /// The reference of a principal: never zero, which stands for none.
@@ -253,14 +285,14 @@ impl Keys {
         seal::unwrap(&by, &[], wrapped)
     }
 
-    /// The token that is to follow this one softly, at the place that its wrap will have. Always the same one, so that
-    /// all requests are offered it, before a restart and after; without the server key nobody can tell it in advance.
-    /// `None` if that key was dropped.
-    pub(crate) fn successor(&self, at: &WrapBinding, token: &Token) -> Option<Token> {
+    /// The token that is to follow this one softly, under this server key and at the place that its wrap will have. Always
+    /// the same one, so that all requests are offered it, before a restart and after; without the server key nobody can
+    /// tell it in advance. `None` if that key was dropped.
+    pub(crate) fn successor(&self, at: &WrapBinding, token: &Token, key_id: u8) -> Option<Token> {
         let parts: &[&[u8]] =
             &[&at.row.0.to_le_bytes(), &at.generation.to_le_bytes(), &at.step.to_le_bytes(), token.secret()];
-        let start = self.server(token.key_id())?.successors.key("successor token", parts);
-        Some(Token::near(token.key_id(), &start, token.fingerprint()))
+        let start = self.server(key_id)?.successors.key("successor token", parts);
+        Some(Token::near(key_id, &start, token.fingerprint()))
     }
 
     fn wrapping_key(&self, at: &WrapBinding, token: &Token) -> Option<Key> {
@@ -301,30 +333,43 @@ pub(crate) struct WrapBinding {
     pub(crate) step: u32,
 }
 
+/// The same record, sealed under the active key of the file.
+pub(super) fn rewrap(file: &KeyFile, record: &[u8], entropy: &dyn Entropy) -> Result<Vec<u8>> {
+    seal_record(file, &open_record(file, record)?, entropy)
+}
+
+fn seal_record(file: &KeyFile, both: &[u8], entropy: &dyn Entropy) -> Result<Vec<u8>> {
+    let active = file.key(file.active()).ok_or_else(lost_key)?;
+    let mut record = vec![file.active()];
+    record.extend(seal::seal(&wrapping(active), &file.store_id, both, entropy)?);
+    Ok(record)
+}
+
+fn open_record(file: &KeyFile, record: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    let Some((&id, sealed)) = record.split_first().filter(|_| record.len() == WRAPPED_KEYS_BYTES) else {
+        return Err(damaged_record());
+    };
+    let server = file.key(id).ok_or_else(lost_key)?;
+    seal::open(&wrapping(server), &file.store_id, sealed)
+        .map(Zeroizing::new)
+        .ok_or_else(|| Error::new(ErrorKind::Key, "the key file does not open this store; put the right one back"))
+}
+
+/// The server key that seals a record of keys.
+pub(super) fn wrapped_by(record: &[u8]) -> Option<u8> {
+    record.first().copied()
+}
+
 fn wrapping(server: &Key) -> Key {
     server.derive(None, "store keys", &[])
 }
 
+fn damaged_record() -> Error {
+    Error::corrupt("the key record of the store is damaged")
+}
+
 fn lost_key() -> Error {
     Error::new(ErrorKind::Key, "the key file lacks the key that this store was written with; put it back")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != N * 2 || !text.is_ascii() {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -332,26 +377,14 @@ mod tests {
     use super::*;
     use crate::token::SeededEntropy;
 
-    #[test]
-    fn key_files_round_trip_and_every_change_is_noticed() {
-        let file = KeyFile::create(&SeededEntropy::new(1)).unwrap();
-        let text = file.to_text();
-        assert_eq!(KeyFile::parse(text.as_bytes()).unwrap().to_text(), text);
-        for at in 0..text.len() {
-            let mut changed = text.as_bytes().to_vec();
-            changed[at] ^= 1;
-            assert_eq!(KeyFile::parse(&changed).unwrap_err().kind(), ErrorKind::Key, "byte {at}");
-        }
-        for length in 0..text.len() {
-            assert!(KeyFile::parse(&text.as_bytes()[..length]).is_err());
-        }
-        assert!(KeyFile::parse(&text.to_uppercase().into_bytes()).is_err());
+    fn key_file(entropy: &SeededEntropy) -> KeyFile {
+        KeyFile::create(Timestamp::from_unix_ms(0), entropy).unwrap()
     }
 
     #[test]
     fn store_keys_open_only_with_their_key_file() {
         let entropy = SeededEntropy::new(2);
-        let (ours, other) = (KeyFile::create(&entropy).unwrap(), KeyFile::create(&entropy).unwrap());
+        let (ours, other) = (key_file(&entropy), key_file(&entropy));
         let (keys, record) = Keys::create(&ours, &entropy).unwrap();
         let again = Keys::open(&ours, &record).unwrap();
         assert_eq!(keys.principal("ada"), again.principal("ada"));
@@ -363,7 +396,7 @@ mod tests {
     #[test]
     fn wraps_open_only_for_their_token_row_generation_and_step() {
         let entropy = SeededEntropy::new(3);
-        let (keys, _) = Keys::create(&KeyFile::create(&entropy).unwrap(), &entropy).unwrap();
+        let (keys, _) = Keys::create(&key_file(&entropy), &entropy).unwrap();
         let (token, other) = (Token::random(0, &entropy).unwrap(), Token::random(0, &entropy).unwrap());
         let data_key = Key::random(&entropy).unwrap();
         let at = WrapBinding { row: Row(1), generation: 2, step: 3 };
@@ -380,20 +413,20 @@ mod tests {
     #[test]
     fn a_successor_follows_from_token_key_row_generation_and_step() {
         let entropy = SeededEntropy::new(5);
-        let file = KeyFile::create(&entropy).unwrap();
+        let file = key_file(&entropy);
         let (keys, record) = Keys::create(&file, &entropy).unwrap();
-        let (other_keys, _) = Keys::create(&KeyFile::create(&entropy).unwrap(), &entropy).unwrap();
+        let (other_keys, _) = Keys::create(&key_file(&entropy), &entropy).unwrap();
         let (token, other) = (Token::random(0, &entropy).unwrap(), Token::random(0, &entropy).unwrap());
         let at = WrapBinding { row: Row(1), generation: 2, step: 3 };
-        let next = keys.successor(&at, &token).unwrap();
-        assert!(Keys::open(&file, &record).unwrap().successor(&at, &token).unwrap().is_same(&next));
+        let next = keys.successor(&at, &token, 0).unwrap();
+        assert!(Keys::open(&file, &record).unwrap().successor(&at, &token, 0).unwrap().is_same(&next));
         assert_eq!(next.fingerprint().shard(), token.fingerprint().shard());
         assert_eq!(next.key_id(), token.key_id());
         let moved =
             [WrapBinding { row: Row(2), ..at }, WrapBinding { generation: 3, ..at }, WrapBinding { step: 4, ..at }];
-        let mut others: Vec<_> = moved.iter().map(|at| keys.successor(at, &token).unwrap()).collect();
-        others.push(keys.successor(&at, &other).unwrap());
-        others.push(other_keys.successor(&at, &token).unwrap());
+        let mut others: Vec<_> = moved.iter().map(|at| keys.successor(at, &token, 0).unwrap()).collect();
+        others.push(keys.successor(&at, &other, 0).unwrap());
+        others.push(other_keys.successor(&at, &token, 0).unwrap());
         others.push(token);
         assert!(others.iter().all(|other| !other.is_same(&next)));
     }
@@ -401,8 +434,8 @@ mod tests {
     #[test]
     fn handles_of_other_stores_name_nothing() {
         let entropy = SeededEntropy::new(4);
-        let (keys, _) = Keys::create(&KeyFile::create(&entropy).unwrap(), &entropy).unwrap();
-        let (other, _) = Keys::create(&KeyFile::create(&entropy).unwrap(), &entropy).unwrap();
+        let (keys, _) = Keys::create(&key_file(&entropy), &entropy).unwrap();
+        let (other, _) = Keys::create(&key_file(&entropy), &entropy).unwrap();
         assert_eq!(keys.row_of(keys.handle(Row(9))), Some(Row(9)));
         assert_eq!(keys.row_of(other.handle(Row(9))), None);
     }

@@ -18,11 +18,13 @@ pub(crate) mod credit;
 pub(crate) mod directory;
 pub(crate) mod disk;
 mod epoch;
+mod key_file;
 mod keys;
 mod open;
 pub(crate) mod port;
 mod reader;
 pub(crate) mod record;
+mod rekey;
 mod schema;
 pub(crate) mod touch;
 mod writer;
@@ -32,10 +34,11 @@ use std::sync::Arc;
 use credit::Credits;
 use parking_lot::RwLock;
 
-pub(crate) use keys::{Keys, WrapBinding};
+pub(crate) use keys::{KeySet, Keys, Ring, WrapBinding};
 pub(crate) use open::{Opened, open};
 pub(crate) use reader::{Reader, Scanned};
 use record::{Checkpoint, Cutoff, Header, PrincipalRef, Row};
+pub(crate) use rekey::is_active;
 pub(crate) use writer::Writer;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -58,6 +61,10 @@ pub(crate) struct Batch {
     pub(crate) clock: Checkpoint,
     /// The record of credits, if it changed.
     pub(crate) credits: Option<Credits>,
+    /// The record of the store's own keys, sealed under another server key.
+    pub(crate) keys: Option<Vec<u8>>,
+    /// A server key all of whose rows are to be deleted.
+    pub(crate) dropped_key: Option<u8>,
     /// The clock is to be written even if nothing else is.
     pub(crate) clock_is_due: bool,
     /// Whether the batch ends a session, so that an older copy of the store must not come back.
@@ -73,6 +80,8 @@ impl Batch {
             && self.touches.is_empty()
             && !self.replace_touches
             && self.credits.is_none()
+            && self.keys.is_none()
+            && self.dropped_key.is_none()
             && !self.clock_is_due
     }
 }

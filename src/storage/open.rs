@@ -11,17 +11,19 @@ use redb::{ReadableDatabase, ReadableTable, TableHandle};
 
 use super::backend::Backend;
 use super::credit::Credits;
-use super::disk::{self, Disk};
-use super::keys::{KEY_FILE_BYTES_MAX, KeyFile, Keys};
+use super::disk::Disk;
+use super::key_file::KeyFile;
+use super::keys::Keys;
 use super::reader::Reader;
 use super::record::{Checkpoint, Cutoff, CutoffBytes, PrincipalRef, State};
 use super::schema::{
-    BODIES, CUTOFFS, DRAFT, EPOCH_FILE, FORMAT, KEY_FILE, MAGIC, META, META_CREDITS, META_FORMAT, META_KEYS,
-    META_STATE, PRINCIPALS, SESSIONS, STORE_FILE, STORE_FILE_NEW, TOUCHES,
+    BODIES, CUTOFFS, DRAFT, EPOCH_FILE, FORMAT, MAGIC, META, META_CREDITS, META_FORMAT, META_KEYS, META_STATE,
+    PRINCIPALS, SESSIONS, STORE_FILE, STORE_FILE_NEW, TOUCHES,
 };
 use super::writer::Writer;
-use super::{contained, epoch, failed, io_failed};
+use super::{contained, epoch, failed, io_failed, rekey};
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::Timestamp;
 use crate::token::Entropy;
 
 /// An open store.
@@ -51,34 +53,30 @@ pub(crate) fn open(
             "`store.redb` is missing although `epoch` is there; put it back, or empty the directory to start anew",
         ));
     }
-    let key_file = key_file(disk.as_ref(), created, entropy)?;
+    let key_file = key_file(disk.as_ref(), created.then_some(clock), entropy)?;
     if created {
         create(disk.as_ref(), page_cache_bytes, clock, &key_file, entropy)?;
     }
     contained("failed to open `store.redb`: the file is damaged", || {
         let (database, backend) = open_database(disk.as_ref(), page_cache_bytes)?;
-        adopt(disk, database, backend, &key_file)
+        adopt(disk, (database, backend), &key_file, entropy)
     })
 }
 
-fn key_file(disk: &dyn Disk, may_create: bool, entropy: &dyn Entropy) -> Result<KeyFile> {
-    let bytes = disk::read_small(disk, KEY_FILE, KEY_FILE_BYTES_MAX).map_err(|error| match error.kind() {
-        std::io::ErrorKind::InvalidData => KeyFile::foreign().because(error),
-        _ => io_failed("failed to read the key file `server.key`", error),
-    })?;
-    if let Some(bytes) = bytes {
-        return KeyFile::parse(&bytes);
+/// `beginning` is there for a store that is to be made.
+fn key_file(disk: &dyn Disk, beginning: Option<Checkpoint>, entropy: &dyn Entropy) -> Result<KeyFile> {
+    if let Some(file) = KeyFile::load(disk)? {
+        return Ok(file);
     }
-    if !may_create {
+    let Some(beginning) = beginning else {
         return Err(Error::new(
             ErrorKind::Key,
             "the key file `server.key` of this store is missing; put it back (it is never made again, because \
              every session would be lost)",
         ));
-    }
-    let file = KeyFile::create(entropy)?;
-    disk::replace(disk, KEY_FILE, file.to_text().as_bytes())
-        .map_err(|error| io_failed("failed to write the key file `server.key`", error))?;
+    };
+    let file = KeyFile::create(Timestamp::from_unix_ms(beginning.wall_ms), entropy)?;
+    file.write_first(disk)?;
     Ok(file)
 }
 
@@ -157,10 +155,16 @@ fn not_a_store(what: &'static str, error: redb::DatabaseError) -> Error {
 }
 
 /// Checks that the database is a store of this format that goes with this key file, and takes it over.
-fn adopt(disk: &Arc<dyn Disk>, database: redb::Database, backend: Backend, key_file: &KeyFile) -> Result<Opened> {
+fn adopt(
+    disk: &Arc<dyn Disk>,
+    (database, backend): (redb::Database, Backend),
+    key_file: &KeyFile,
+    entropy: &dyn Entropy,
+) -> Result<Opened> {
     let meta = read_meta(&database)?;
     check_format(&meta.format, key_file)?;
     let keys = Keys::open(key_file, &meta.keys)?;
+    let unfinished = rekey::unfinished(key_file, &meta.keys, entropy)?;
     let mut state = State::decode(&meta.state, keys.store_id(), keys.store())?;
     let cutoffs = read_cutoffs(&database, &keys, &state)?;
     let expected = (&state.credits_tag, state.credits_made);
@@ -172,7 +176,8 @@ fn adopt(disk: &Arc<dyn Disk>, database: redb::Database, backend: Backend, key_f
     let keys = Arc::new(keys);
     let database = Arc::new(RwLock::new(Some(database)));
     let reader = Reader::new(Arc::clone(&database), Arc::clone(&keys));
-    let mut writer = Writer::new(Arc::clone(disk), (database, backend), Arc::clone(&keys), state);
+    let mut writer = Writer::new(Arc::clone(disk), (database, backend), Arc::clone(&keys), (state, meta.keys));
+    writer.unfinished = unfinished;
     if outcome == Epoch::StoreIsOlder {
         writer.end_everything()?;
         state = writer.state();

@@ -2,7 +2,7 @@
 //!
 //! It knows redb's read side, records and keys. Invariants: a read transaction lives for one call, because a long
 //! one keeps freed pages from being used again; nothing is returned that was not verified; "not there" is `None`
-//! and damage is an error.
+//! and damage is an error. The ring is looked at before the rows, because a key leaves it only after its rows are gone.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use redb::{ReadableDatabase, ReadableTable};
 use super::credit::Credits;
 use super::record::{Body, Header, PrincipalRef, Row};
 use super::schema::{BODIES, PRINCIPALS, SESSIONS, TOUCHES};
-use super::{Database, Keys, closed, contained, failed, touch};
+use super::{Database, Keys, Ring, closed, contained, failed, touch};
 use crate::error::{Error, Result};
 use crate::time::Tick;
 
@@ -43,6 +43,10 @@ pub(crate) struct Touches {
 
 const WHAT: &str = "failed to read `store.redb`";
 
+fn damaged() -> Error {
+    Error::corrupt("a session's header is damaged")
+}
+
 impl Reader {
     pub(crate) fn new(database: Database, keys: Arc<Keys>) -> Self {
         Self { database, keys }
@@ -50,37 +54,38 @@ impl Reader {
 
     /// Header and body of a row.
     pub(crate) fn session(&self, row: Row) -> Result<Option<(Header, Body)>> {
+        let ring = self.keys.ring();
         let found = self.with(|transaction| {
             let header = transaction.open_table(SESSIONS)?.get(row.0)?.map(|value| *value.value());
             let body = transaction.open_table(BODIES)?.get(row.0)?.map(|value| Body::decode(value.value()));
             Ok(header.zip(body))
         })?;
         let Some((header, body)) = found else { return Ok(None) };
-        let header = self.verify(row, &header).ok_or_else(|| Error::corrupt("a session's header is damaged"))?;
+        let header = self.verify(&ring, row, &header).ok_or_else(damaged)?;
         let body = body.ok_or_else(|| Error::corrupt("a session's body is damaged"))?;
         Ok(Some((header, body)))
     }
 
     /// What can be told of a row without its token: its header, and its sealed facts unless the body is damaged.
     pub(crate) fn shown(&self, row: Row) -> Result<Option<(Scanned, Option<Vec<u8>>)>> {
+        let ring = self.keys.ring();
         let found = self.with(|transaction| {
             let header = transaction.open_table(SESSIONS)?.get(row.0)?.map(|value| *value.value());
             let body = transaction.open_table(BODIES)?.get(row.0)?.and_then(|value| Body::decode(value.value()));
             Ok(header.map(|header| (header, body)))
         })?;
         Ok(found.map(|(header, body)| {
-            let header = self.verify(row, &header).map_or(Scanned::Refused, Scanned::Live);
+            let header = self.verify(&ring, row, &header).map_or(Scanned::Refused, Scanned::Live);
             (header, body.map(|body| body.facts))
         }))
     }
 
     /// Header of a row.
     pub(crate) fn header(&self, row: Row) -> Result<Option<Header>> {
+        let ring = self.keys.ring();
         let found =
             self.with(|transaction| Ok(transaction.open_table(SESSIONS)?.get(row.0)?.map(|value| *value.value())))?;
-        found
-            .map(|bytes| self.verify(row, &bytes).ok_or_else(|| Error::corrupt("a session's header is damaged")))
-            .transpose()
+        found.map(|bytes| self.verify(&ring, row, &bytes).ok_or_else(damaged)).transpose()
     }
 
     /// The name behind a reference.
@@ -107,11 +112,12 @@ impl Reader {
 
     /// Visits the rows of a range in ascending order, each verified.
     pub(crate) fn scan(&self, rows: Range<u64>, visit: &mut dyn FnMut(Row, Scanned)) -> Result<()> {
+        let ring = self.keys.ring();
         self.with(|transaction| {
             for entry in transaction.open_table(SESSIONS)?.range(rows)? {
                 let (row, bytes) = entry?;
                 let row = Row(row.value());
-                let header = self.verify(row, bytes.value());
+                let header = self.verify(&ring, row, bytes.value());
                 visit(row, header.map_or(Scanned::Refused, Scanned::Live));
             }
             Ok(())
@@ -148,11 +154,11 @@ impl Reader {
         Ok(touches)
     }
 
-    fn verify(&self, row: Row, bytes: &super::record::HeaderBytes) -> Option<Header> {
+    fn verify(&self, ring: &Ring, row: Row, bytes: &super::record::HeaderBytes) -> Option<Header> {
         if row.0 == 0 || row.0 >= Row::MEMORY {
             return None;
         }
-        Header::decode(bytes, row, self.keys.store_id(), self.keys.headers(Header::key_id(bytes))?)
+        Header::decode(bytes, row, self.keys.store_id(), ring.headers(Header::key_id(bytes))?)
     }
 
     fn with<T>(&self, read: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> Result<T> {

@@ -9,7 +9,7 @@
 //! | Offset | Bytes | Field |
 //! |---|---|---|
 //! | 0 | 1 | record version, 1 |
-//! | 1 | 1 | id of the server key that tags this header and wraps the data key |
+//! | 1 | 1 | id of the server key of the token in force, which also tags this header |
 //! | 2 | 1 | class: 0 anonymous, 1 pending, 2 authenticated; bit 7: remembered |
 //! | 3 | 1 | authentication method, the application's own number |
 //! | 4 | 4 | generation: raised by each hard rotation |
@@ -26,7 +26,8 @@
 //! | 76 | 8 | principal reference, or zero |
 //! | 84 | 8 | external reference, or zero |
 //! | 92 | 1 | door: how its client reached the application when it began, a number of the web layer's; 0 unknown |
-//! | 93 | 3 | reserved, zero |
+//! | 93 | 1 | id of the server key of the other token, or zero |
+//! | 94 | 2 | reserved, zero |
 //! | 96 | 4 | frame: how many credits the ticks above have in them; see [`credit`](super::credit) |
 //! | 100 | 16 | tag over row number, store id and bytes 0 to 99 |
 
@@ -86,6 +87,7 @@ pub(crate) struct Header {
     pub(crate) created_wall: Timestamp,
     pub(crate) other: Fingerprint,
     pub(crate) overlap: Tick,
+    pub(crate) other_key: u8,
     pub(crate) principal: PrincipalRef,
     pub(crate) external: u64,
     pub(crate) door: u8,
@@ -111,7 +113,7 @@ impl Header {
         out.put(self.overlap.0.to_le_bytes());
         out.put(self.principal.0.to_le_bytes());
         out.put(self.external.to_le_bytes());
-        out.put([self.door, 0, 0, 0]);
+        out.put([self.door, self.other_key, 0, 0]);
         out.put(self.frame.to_le_bytes());
         let tag = tagger.tag16(HEADER_LABEL, &[&row.0.to_le_bytes(), store_id, out.written()]);
         out.put(tag);
@@ -158,7 +160,8 @@ impl Header {
             overlap: Tick(input.u32()?),
             principal: PrincipalRef(input.u64()?),
             external: input.u64()?,
-            door: input.take::<4>().map(|[door, ..]| door)?,
+            door: input.take::<1>().map(|[door]| door)?,
+            other_key: input.take::<3>().map(|[key, ..]| key)?,
             frame: input.u32()?,
         })
     }
@@ -183,6 +186,7 @@ impl Header {
             fingerprint: Fingerprint([7; 16]),
             other: Fingerprint::NONE,
             overlap: Tick(0),
+            other_key: 0,
             principal: PrincipalRef(0xABCD),
             external: 0,
             door: 4,

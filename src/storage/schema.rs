@@ -13,7 +13,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"dwell\0s\n";
 
 /// The format of everything in the directory. Drafts have the top bit set and change with every change of
 /// bytes; format 1 will be the first that later versions read for ever.
-pub(crate) const FORMAT: u32 = DRAFT | 4;
+pub(crate) const FORMAT: u32 = DRAFT | 5;
 pub(crate) const DRAFT: u32 = 1 << 31;
 
 /// One record for each `META_*` key.

@@ -12,19 +12,23 @@ use redb::ReadableTable;
 use super::backend::Backend;
 use super::credit::Credits;
 use super::disk::Disk;
-use super::record::{Cutoff, State};
-use super::schema::{BODIES, CUTOFFS, META, META_CREDITS, META_STATE, PRINCIPALS, SESSIONS, TOUCHES};
+use super::record::{Cutoff, Header, State};
+use super::schema::{BODIES, CUTOFFS, META, META_CREDITS, META_KEYS, META_STATE, PRINCIPALS, SESSIONS, TOUCHES};
 use super::{Batch, Database, Keys, Put, closed, epoch, failed, touch};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The one road to the disk.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     database: Database,
     backend: Backend,
-    keys: Arc<Keys>,
+    pub(super) keys: Arc<Keys>,
     state: State,
+    /// The record of the store's own keys, sealed.
+    pub(super) wrapped: Vec<u8>,
+    /// The same, as it is to be.
+    pub(super) unfinished: Option<Vec<u8>>,
     /// Whether this open has raised the epoch already.
     raised: bool,
     /// Whether the last commit lets the next open skip the repair.
@@ -41,9 +45,10 @@ impl Writer {
         disk: Arc<dyn Disk>,
         (database, backend): (Database, Backend),
         keys: Arc<Keys>,
-        state: State,
+        (state, wrapped): (State, Vec<u8>),
     ) -> Self {
-        Self { disk, database, backend, keys, state, raised: false, settled: true, failed: false }
+        let (raised, settled, failed) = (false, true, false);
+        Self { disk, database, backend, keys, state, wrapped, unfinished: None, raised, settled, failed }
     }
 
     /// The state as of the last commit.
@@ -54,7 +59,20 @@ impl Writer {
     /// Lets what opening has changed reach the file, now that the store is known to be ours and whole. Before it,
     /// nothing may be written.
     pub(crate) fn take_over(&mut self) -> Result<()> {
-        self.backend.release().map_err(|error| Error::new(ErrorKind::Storage, WHAT).because(error))
+        self.backend.release().map_err(|error| Error::new(ErrorKind::Storage, WHAT).because(error))?;
+        self.finish_rotation()
+    }
+
+    /// Whether nothing is written any more.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(super) fn check_usable(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Storage, "an earlier write failed; the store must be opened again"));
+        }
+        Ok(())
     }
 
     /// Makes a batch durable. Blocks until it is.
@@ -63,9 +81,7 @@ impl Writer {
     /// `Storage` when nothing of the batch is on the disk, `Unknown` when it may or may not be. From then on nothing is
     /// written any more, and the answer is `Storage`.
     pub(crate) fn apply(&mut self, batch: &Batch) -> Result<()> {
-        if self.failed {
-            return Err(Error::new(ErrorKind::Storage, "an earlier write failed; the store must be opened again"));
-        }
+        self.check_usable()?;
         let mut state = self.state;
         state.next_row = state.next_row.max(batch.next_row);
         state.commits += 1;
@@ -81,6 +97,9 @@ impl Writer {
             }
         }
         self.settled = false;
+        if let Some(record) = &batch.keys {
+            self.wrapped.clone_from(record);
+        }
         if raise {
             if let Err(error) = epoch::write(self.disk.as_ref(), &self.keys, state.epoch) {
                 self.failed = true;
@@ -137,7 +156,9 @@ impl Writer {
         let keys = Arc::clone(&self.keys);
         self.transact(quick_repair, |transaction| {
             put_rows(transaction, &batch.puts, &keys)?;
-            delete_rows(transaction, batch)?;
+            delete_rows(transaction, batch.deletes.iter().map(|row| row.0).collect())?;
+            delete_rows(transaction, rows_of_key(transaction, batch)?)?;
+            put_keys(transaction, batch)?;
             put_principals(transaction, batch)?;
             put_cutoffs(transaction, batch, state, &keys)?;
             put_touches(transaction, batch, state, &keys)?;
@@ -171,11 +192,12 @@ fn put_rows(transaction: &redb::WriteTransaction, puts: &[Put], keys: &Keys) -> 
     // The later of two puts of one row counts, so equal rows must keep their order.
     let mut ascending: Vec<&Put> = puts.iter().collect();
     ascending.sort_by_key(|put| put.row);
+    let ring = keys.ring();
     let mut sessions = transaction.open_table(SESSIONS)?;
     let mut bodies = transaction.open_table(BODIES)?;
     for put in ascending {
         if let Some(header) = &put.header {
-            let tagger = keys.headers(header.key_id).expect("sessions are made under keys of the ring");
+            let tagger = ring.headers(header.key_id).expect("sessions are made under keys of the ring");
             sessions.insert(put.row.0, &header.encode(put.row, keys.store_id(), tagger))?;
         }
         if let Some(body) = &put.body {
@@ -188,11 +210,10 @@ fn put_rows(transaction: &redb::WriteTransaction, puts: &[Put], keys: &Keys) -> 
 /// From this many consecutive rows on, deleting by range touches fewer pages than row by row.
 const RANGE_MIN: usize = 8;
 
-fn delete_rows(transaction: &redb::WriteTransaction, batch: &Batch) -> Filled {
-    if batch.deletes.is_empty() {
+fn delete_rows(transaction: &redb::WriteTransaction, mut rows: Vec<u64>) -> Filled {
+    if rows.is_empty() {
         return Ok(());
     }
-    let mut rows: Vec<u64> = batch.deletes.iter().map(|row| row.0).collect();
     rows.sort_unstable();
     rows.dedup();
     let mut sessions = transaction.open_table(SESSIONS)?;
@@ -208,6 +229,27 @@ fn delete_rows(transaction: &redb::WriteTransaction, batch: &Batch) -> Filled {
                 bodies.remove(row)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// The rows that say that they go with the key that is dropped. Live ones are deleted in a batch before; these are dead
+/// ones that wait to be swept, and whatever else says so.
+fn rows_of_key(transaction: &redb::WriteTransaction, batch: &Batch) -> Result<Vec<u64>, redb::Error> {
+    let Some(id) = batch.dropped_key else { return Ok(Vec::new()) };
+    let mut rows = Vec::new();
+    for entry in transaction.open_table(SESSIONS)?.iter()? {
+        let (row, header) = entry?;
+        if Header::key_id(header.value()) == id {
+            rows.push(row.value());
+        }
+    }
+    Ok(rows)
+}
+
+fn put_keys(transaction: &redb::WriteTransaction, batch: &Batch) -> Filled {
+    if let Some(record) = &batch.keys {
+        transaction.open_table(META)?.insert(META_KEYS, record.as_slice())?;
     }
     Ok(())
 }

@@ -26,6 +26,8 @@ mod faults;
 mod grants;
 #[cfg(feature = "sim")]
 mod junk;
+#[cfg(feature = "sim")]
+mod keys;
 mod kill;
 #[cfg(feature = "sim")]
 mod limits;

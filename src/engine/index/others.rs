@@ -12,12 +12,13 @@ use hashbrown::HashTable;
 
 use super::{Index, Probe, Shard};
 use crate::engine::cell::{Cell, Stamp};
+use crate::engine::slot::{OtherSlot, Slot};
 use crate::engine::soft;
 use crate::seal::Fingerprint;
 use crate::storage::record::Row;
 use crate::time::Tick;
 
-/// The other tokens of a shard: 20 bytes for each place in use, and its table entry.
+/// The other tokens of a shard: 24 bytes for each place in use, and its table entry.
 #[derive(Debug, Default)]
 pub(super) struct Others {
     /// Places, hashed by the other token's fingerprint.
@@ -27,23 +28,17 @@ pub(super) struct Others {
 }
 
 const PIECE: usize = 64;
-type Piece = [Other; PIECE];
+type Piece = [OtherSlot; PIECE];
 
-#[derive(Clone, Copy, Debug)]
-struct Other {
-    fingerprint: Fingerprint,
-    overlap: Tick,
-}
-
-const NONE: Other = Other { fingerprint: Fingerprint::NONE, overlap: Tick(0) };
+const NONE: OtherSlot = OtherSlot { fingerprint: Fingerprint::NONE, overlap: Tick(0), key_id: 0 };
 
 impl Others {
-    fn get(&self, place: u32) -> Option<&Other> {
+    pub(super) fn get(&self, place: u32) -> Option<&OtherSlot> {
         let entry = self.entries.get(place as usize / PIECE)?.as_deref()?.get(place as usize % PIECE)?;
         (entry.fingerprint != Fingerprint::NONE).then_some(entry)
     }
 
-    fn entry(&mut self, place: u32) -> Option<&mut Other> {
+    fn entry(&mut self, place: u32) -> Option<&mut OtherSlot> {
         let piece = place as usize / PIECE;
         if self.entries.len() <= piece {
             self.entries.resize_with(piece + 1, || None);
@@ -61,20 +56,20 @@ impl Others {
     }
 
     /// Gives a place another token, in place of the one that it had.
-    pub(super) fn put(&mut self, place: u32, fingerprint: Fingerprint, overlap: Tick) {
+    pub(super) fn put(&mut self, place: u32, other: OtherSlot) {
         self.forget(place);
         if let Some(entry) = self.entry(place) {
-            *entry = Other { fingerprint, overlap };
+            *entry = other;
         }
         let Self { table, entries } = self;
-        table.insert_unique(fingerprint.hash(), place, |&place| {
+        table.insert_unique(other.fingerprint.hash(), place, |&place| {
             let piece = entries.get(place as usize / PIECE).and_then(Option::as_deref);
             piece.and_then(|piece| piece.get(place as usize % PIECE)).map_or(0, |entry| entry.fingerprint.hash())
         });
     }
 
     pub(super) fn forget(&mut self, place: u32) {
-        let Some(&Other { fingerprint, .. }) = self.get(place) else { return };
+        let Some(&OtherSlot { fingerprint, .. }) = self.get(place) else { return };
         if let Ok(found) = self.table.find_entry(fingerprint.hash(), |&other| other == place) {
             found.remove();
         }
@@ -133,15 +128,17 @@ impl Shard {
 
     /// Files a place, and its cell, under the other token.
     fn swap(&mut self, place: u32, overlap: Tick) {
-        let Some(&Other { fingerprint: successor, .. }) = self.others.get(place) else { return };
-        let Some(before) = self.slots.get(place).map(|slot| Fingerprint(slot.fingerprint)) else { return };
+        let Some(&OtherSlot { fingerprint: successor, key_id, .. }) = self.others.get(place) else { return };
+        let leaving = |slot: &Slot| (Fingerprint(slot.fingerprint), slot.key_id());
+        let Some((before, key_before)) = self.slots.get(place).map(leaving) else { return };
         self.take_out(before, place);
         let cell =
             self.cells.find_entry(before.hash(), |(other, _)| *other == place).ok().map(|found| found.remove().0);
         if let Some(slot) = self.slots.get_mut(place) {
             slot.fingerprint = successor.0;
+            slot.set_key(key_id);
         }
-        self.others.put(place, before, overlap);
+        self.others.put(place, OtherSlot { fingerprint: before, overlap, key_id: key_before });
         let Self { slots, table, cells, .. } = self;
         table.insert_unique(successor.hash(), place, |&place| super::hash_of(slots, place));
         if let Some(cell) = cell {
@@ -156,7 +153,7 @@ impl Index {
     pub(crate) fn offer(
         &self,
         (token, cell): (Fingerprint, &Arc<Cell>),
-        successor: Fingerprint,
+        (successor, key_id): (Fingerprint, u8),
         agree: impl FnOnce() -> bool,
     ) -> bool {
         debug_assert_eq!(successor.shard(), token.shard(), "tokens of one session belong to one shard");
@@ -165,10 +162,12 @@ impl Index {
             shard.place_of(token).filter(|&place| shard.cell(place).is_some_and(|own| Arc::ptr_eq(own, cell)));
         let Some(place) = in_force else { return false };
         // Somebody's already: the hash collides, which nobody lives to see.
-        if shard.place_of(successor).is_some() || shard.others.place(successor).is_some() || !agree() {
+        let taken = shard.place_of(successor).is_some() || shard.others.place(successor).is_some();
+        // Asked under the lock, so that whoever ends what goes with that key either meets this or comes before it.
+        if taken || self.retired.has(key_id) || !agree() {
             return false;
         }
-        shard.others.put(place, successor, Tick(0));
+        shard.others.put(place, OtherSlot { fingerprint: successor, overlap: Tick(0), key_id });
         true
     }
 
@@ -217,6 +216,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::engine::slot::{ListId, NewSlot};
     use crate::storage::record::ClassByte;
@@ -231,14 +232,15 @@ mod tests {
     fn file(index: &Index, row: u64, token: Fingerprint, other: Option<(Fingerprint, Tick)>) -> bool {
         let profile = index.profiles().find(ClassByte::Anonymous, 1000);
         let (absolute, last_seen, list) = (Tick(1000), Tick(1), ListId::ANONYMOUS);
-        let session =
-            NewSlot { fingerprint: token, row: Row(row), profile, absolute, last_seen, list, clipped: false, other };
+        let other = other.map(|(fingerprint, overlap)| OtherSlot { fingerprint, overlap, key_id: 0 });
+        let (fingerprint, row, clipped, key_id) = (token, Row(row), false, 0);
+        let session = NewSlot { fingerprint, row, profile, absolute, last_seen, list, clipped, key_id, other };
         index.insert(&session, None).is_some()
     }
 
     #[test]
     fn the_other_token_goes_with_the_session_and_places_are_bounded() {
-        let index = Index::new(0);
+        let index = Index::new(0, Arc::default());
         for round in 0..20 {
             for number in 0..200 {
                 let other = Some((fingerprint(1000 + number), Tick(round)));
@@ -262,7 +264,7 @@ mod tests {
     fn a_place_has_one_other_token_and_nothing_is_left_of_the_one_before() {
         let mut others = Others::default();
         for number in 1..100 {
-            others.put(70, fingerprint(number), Tick(number));
+            others.put(70, OtherSlot { fingerprint: fingerprint(number), overlap: Tick(number), key_id: 0 });
             assert_eq!((others.table.len(), others.place(fingerprint(number))), (1, Some(70)));
             assert_eq!(others.place(fingerprint(number - 1)), None);
         }
@@ -273,7 +275,7 @@ mod tests {
 
     #[test]
     fn nobody_gets_a_token_that_is_anothers() {
-        let index = Index::new(0);
+        let index = Index::new(0, Arc::default());
         assert!(file(&index, 1, fingerprint(1), Some((fingerprint(2), Tick(0)))));
         assert!(!file(&index, 2, fingerprint(2), None), "the offer of the first");
         assert!(file(&index, 3, fingerprint(3), Some((fingerprint(1), Tick(0)))), "without its other token");
@@ -287,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_token_before_opens_until_its_overlap_is_over_and_neither_past_the_deadline() {
-        let index = Index::new(0);
+        let index = Index::new(0, Arc::default());
         assert!(file(&index, 1, fingerprint(1), Some((fingerprint(2), Tick(20)))));
         let probe = |now| index.probe(fingerprint(2), Tick(now), true);
         assert!(matches!(probe(19), Probe::Cold(Row(1))));

@@ -1,0 +1,137 @@
+//! Server keys: rotating, listing and dropping them while the store is open.
+//!
+//! It knows the index, the ring and the storage's writer. Invariants: keys change in the writer's turn, between batches, so
+//! whatever a batch writes has its key; sessions of a key that is dropped are dead in memory first, then on disk with all
+//! that is left of it there, then the key leaves its file, then somebody is told. Nothing comes to live under that key
+//! meanwhile: it is retired before its sessions are looked for, and filing asks for that under the shard's lock. A sign-in
+//! or rotation that was decided before is refused by the writer.
+
+use std::sync::Arc;
+
+use super::Machine;
+use crate::engine::Engine;
+use crate::engine::end::Fate;
+use crate::engine::events::{By, Happening, Note, Why};
+use crate::engine::health::closed;
+use crate::engine::index::Index;
+use crate::engine::queue::{Answer, Failure, KeyChange};
+use crate::engine::receipt::{Receipt, promise};
+use crate::error::{Error, Result};
+use crate::storage::is_active;
+use crate::time::Timestamp;
+use crate::token::KEY_IDS;
+
+/// A server key, as it stands.
+#[derive(Debug)]
+pub(crate) struct KeyStanding {
+    pub(crate) id: u8,
+    pub(crate) active: bool,
+    pub(crate) made: Timestamp,
+    pub(crate) sessions: usize,
+}
+
+impl Engine {
+    /// Makes a new server key, which is the active one once the receipt is ready.
+    pub(crate) fn rotate_key(self: &Arc<Self>) -> Result<Receipt<u8>> {
+        self.check_durable()?;
+        let (promise, receipt) = promise();
+        self.queue.push_key_change(KeyChange::Rotate(promise));
+        Ok(self.driven(receipt))
+    }
+
+    /// The server keys, in the order in which they were made. Visits every slot there is.
+    pub(crate) fn key_standings(&self) -> Result<Vec<KeyStanding>> {
+        self.check_open()?;
+        let ring = self.keys.ring();
+        let counts = self.index.count_keys(self.clock.now());
+        let standing = |id, made| {
+            let sessions = counts.get(usize::from(id)).copied().unwrap_or_default();
+            KeyStanding { id, active: id == ring.active(), made, sessions }
+        };
+        Ok(ring.servers().iter().map(|server| standing(server.id, server.made)).collect())
+    }
+
+    /// Ends every session of a server key, and then the key. The receipt's number is how many.
+    pub(crate) fn drop_key(self: &Arc<Self>, id: u8) -> Result<Receipt<usize>> {
+        self.check_open()?;
+        if id >= KEY_IDS {
+            return Err(Error::invalid(format!("there is no server key {id}: ids are below {KEY_IDS}")));
+        }
+        if id == self.keys.active() {
+            return Err(is_active(id));
+        }
+        let mut count = 0;
+        // Of one that is not in the ring there are no sessions; the writer knows whether there is such a key at all.
+        if self.keys.retire(id) {
+            let now = self.clock.now();
+            for (fingerprint, row) in Index::shard_numbers().flat_map(|shard| self.index.leave_key(shard, id)) {
+                let mut live = false;
+                self.end_if(fingerprint, row, |slot| {
+                    live = now < slot.deadline(self.index.profiles());
+                    Some((Why::Revoked(By::Key), Fate::Delete))
+                });
+                count += usize::from(live);
+            }
+            self.counters.revoked.add(count);
+        }
+        let (promise, receipt) = promise();
+        self.queue.push_key_change(KeyChange::Drop { id, count, promise });
+        Ok(self.driven(receipt))
+    }
+
+    fn note_keys(&self, what: Happening) {
+        self.note(|| Note { what, ..Note::missed(0, self.clock.wall()) });
+    }
+}
+
+impl Machine {
+    /// Changes the keys, now that everything that was queued before is written, or was not.
+    pub(super) fn change_keys(&mut self, engine: &Engine, changes: Vec<KeyChange>, written: &Result<(), Failure>) {
+        for change in changes {
+            let ready = written.as_ref().map_err(|failure| failure.error()).copied();
+            let answer = match change {
+                KeyChange::Rotate(promise) => {
+                    Answer::Rotated(promise, ready.and_then(|()| self.note_outcome(engine, Self::rotate_key)))
+                }
+                KeyChange::Drop { id, count, promise } => {
+                    let drop_key = |machine: &mut Self, engine: &Engine| machine.drop_key(engine, id);
+                    let dropped = ready.and_then(|()| self.note_outcome(engine, drop_key));
+                    Answer::Dropped(promise, dropped.map(|()| count))
+                }
+            };
+            engine.answers.push(answer);
+        }
+    }
+
+    /// A commit that failed is the disk's failure; a key file that cannot be written is nothing of that.
+    fn note_outcome<T>(&mut self, engine: &Engine, change: impl FnOnce(&mut Self, &Engine) -> Result<T>) -> Result<T> {
+        let commits = engine.counters.commits.get();
+        let outcome = change(self, engine);
+        match &outcome {
+            Err(error) if self.storage.as_ref().is_some_and(crate::storage::Writer::has_failed) => {
+                drop(engine.health.degrade(error));
+            }
+            _ if engine.counters.commits.get() > commits => self.note_commit(engine),
+            _ => {}
+        }
+        outcome
+    }
+
+    fn rotate_key(&mut self, engine: &Engine) -> Result<u8> {
+        let storage = self.storage.as_mut().ok_or_else(closed)?;
+        let ring = storage.add_key(engine.clock.wall(), || engine.empty_batch(), engine.entropy.as_ref())?;
+        engine.counters.commits.add(1);
+        let id = ring.active();
+        engine.keys.activate(ring);
+        engine.note_keys(Happening::KeyRotated(id));
+        Ok(id)
+    }
+
+    fn drop_key(&mut self, engine: &Engine, id: u8) -> Result<()> {
+        let storage = self.storage.as_mut().ok_or_else(closed)?;
+        storage.drop_key(id, || engine.empty_batch())?;
+        engine.counters.commits.add(1);
+        engine.note_keys(Happening::KeyDropped(id));
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Changing server keys while the store is open.
+//!
+//! It knows the key file, the ring and the writer. Invariants: what a crash leaves opens. A new key is in the file, on
+//! disk, before the store's own keys are sealed under it, and they are before anything is made under it; a key's rows are
+//! gone, on disk, before it leaves the file. So a store is never without a key that it needs, and a key file from before
+//! a rotation does not open the store from after it. A rotation that a crash cut short is finished at the next open.
+
+use super::Batch;
+use super::key_file::KeyFile;
+use super::keys::{self, Ring};
+use super::writer::Writer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::Timestamp;
+use crate::token::Entropy;
+
+/// What opening needs of both.
+pub(super) fn unfinished(file: &KeyFile, record: &[u8], entropy: &dyn Entropy) -> Result<Option<Vec<u8>>> {
+    if keys::wrapped_by(record) == Some(file.active()) {
+        return Ok(None);
+    }
+    keys::rewrap(file, record, entropy).map(Some)
+}
+
+impl Writer {
+    // `batch` is what goes along with the change, made when nothing but the commit is left to fail.
+
+    /// Adds a server key. What comes back is to be [activated](super::Keys::activate); until then the key is not used.
+    /// Blocks: the key file and one commit.
+    ///
+    /// # Errors
+    /// `Refused` if there is no room for another, `Key` if the file was changed since it was opened, as
+    /// [`apply`](Self::apply), or whatever keeps the file from being written: nothing has changed then. `Unknown`: the next
+    /// open may find the key, and it is the active one then.
+    pub(crate) fn add_key(
+        &mut self,
+        made: Timestamp,
+        batch: impl FnOnce() -> Batch,
+        entropy: &dyn Entropy,
+    ) -> Result<Ring> {
+        self.check_usable()?;
+        let mut file = self.key_file()?;
+        file.add(made, entropy)?;
+        let record = keys::rewrap(&file, &self.wrapped, entropy)?;
+        file.replace(self.disk.as_ref())?;
+        self.apply(&Batch { keys: Some(record), ..batch() })?;
+        Ok(self.keys.with_newest(&file))
+    }
+
+    /// Deletes every row of a server key, and then the key. The key is not the active one, and nothing is made under it
+    /// any more. Blocks: a scan of all headers, one commit and the key file.
+    ///
+    /// # Errors
+    /// `Refused` for the active key, `Invalid` if there is none of that id, `Key` as [`add_key`](Self::add_key); the rows
+    /// are there then, as they are after an error of the commit. If the file cannot be written, they are gone, and the key
+    /// stays in the file until it is dropped again.
+    pub(crate) fn drop_key(&mut self, id: u8, batch: impl FnOnce() -> Batch) -> Result<()> {
+        self.check_usable()?;
+        if id == self.keys.active() {
+            return Err(is_active(id));
+        }
+        let found = KeyFile::load(self.disk.as_ref())?;
+        // One that is in the file alone is left of a change that failed.
+        let known = self.keys.ring().has(id) || found.is_some_and(|file| file.key(id).is_some());
+        let mut file = self.key_file()?;
+        if !known {
+            return Err(Error::invalid(format!("there is no server key {id}")));
+        }
+        debug_assert_ne!(keys::wrapped_by(&self.wrapped), Some(id), "the store's keys are sealed under the active one");
+        self.apply(&Batch { dropped_key: Some(id), ends_sessions: true, ..batch() })?;
+        self.keys.forget(id);
+        file.remove(id);
+        file.replace(self.disk.as_ref())
+    }
+
+    /// Seals the store's own keys under the active key, if a rotation was cut short before it did.
+    pub(super) fn finish_rotation(&mut self) -> Result<()> {
+        let Some(record) = self.unfinished.take() else { return Ok(()) };
+        let state = self.state();
+        self.apply(&Batch { keys: Some(record), next_row: state.next_row, clock: state.clock, ..Batch::default() })
+    }
+
+    /// The key file with the keys of the ring. What else is in it is left of a change that failed, and nothing goes with
+    /// it.
+    fn key_file(&self) -> Result<KeyFile> {
+        let changed = || {
+            Error::new(
+                ErrorKind::Key,
+                "the key file `server.key` was changed or replaced while the store is open; put the right one back",
+            )
+        };
+        let mut file = KeyFile::load(self.disk.as_ref())?.ok_or_else(changed)?;
+        let ring = self.keys.ring();
+        let ids: Vec<u8> = ring.servers().iter().map(|server| server.id).collect();
+        let is_ours = file.store_id == *self.keys.store_id();
+        (is_ours && file.restrict(&ids, ring.active())).then_some(file).ok_or_else(changed)
+    }
+}
+
+/// Refuses to drop the key that new sessions go with.
+pub(crate) fn is_active(id: u8) -> Error {
+    Error::new(ErrorKind::Refused, format!("server key {id} is the active one; rotate first, then drop it"))
+}
