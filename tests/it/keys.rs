@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use dwell::sim::Directory;
@@ -191,6 +193,26 @@ fn tokens_replaced_as_time_goes_by_leave_the_old_key() {
     assert_eq!((keys(&sessions), sessions.stats().refused_rows), (vec![(1, 1), (2, 0)], 0));
     let fourth = home.offer(&sessions, &third);
     assert_eq!((key_of(&fourth), whose(&sessions, &fourth).as_deref()), (2, Some("ada")));
+}
+
+/// On disk its header says the key before still, when the drop is asked for.
+#[test]
+fn a_session_that_left_its_key_a_moment_ago_stays() {
+    let home = Home::rotating();
+    let sessions = home.open();
+    let first = sign_in(&sessions, "ada");
+    rotate(&sessions);
+    let second = home.offer(&sessions, &first);
+    let handle = sessions.load(&second).unwrap().unwrap();
+    handle.set(NUMBER, &7).unwrap();
+    assert_eq!(drop_key(&sessions, 0), 0);
+    assert!(!is_live(&sessions, &first) && is_live(&sessions, &second));
+    // A power cut at once, and nothing was forgotten.
+    home.directory.restore_power();
+    let sessions = home.open();
+    assert!(!is_live(&sessions, &first));
+    assert_eq!(sessions.load(&second).unwrap().unwrap().get(NUMBER).unwrap(), Some(7));
+    assert_eq!((keys(&sessions), sessions.stats().refused_rows), (vec![(1, 1)], 0));
 }
 
 #[test]
@@ -658,4 +680,78 @@ fn a_key_file_of_another_version_is_called_so() {
     assert_eq!(refused.kind(), ErrorKind::Format);
     assert!(refused.to_string().contains("server.key") && refused.to_string().contains("format 1"), "{refused}");
     assert!(home.directory.contents() == before);
+}
+
+/// Sign-ins, rotations of both kinds, saves and sign-outs on threads, while keys come and go under them.
+#[test]
+fn keys_change_under_threads_and_nobody_is_left_behind() {
+    const THREADS: usize = 4;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store");
+    let clock = ManualClock::new();
+    let second = Duration::from_secs(1);
+    let options = Options::new().clock(clock.clone()).rotate_every(second).rotation_overlap(second);
+    let options = options.sessions_per_principal(10_000, dwell::AtLimit::Refuse);
+    let sessions = options.open(&path).unwrap();
+    let over = AtomicBool::new(false);
+    let busy = |error: &dwell::Error| [ErrorKind::Gone, ErrorKind::Busy].contains(&error.kind());
+    // Lives of sessions until the keys have changed often enough; the tokens that were the last of one.
+    let live = |number: usize| {
+        let mut last = Vec::new();
+        while !over.load(Ordering::SeqCst) {
+            let session = sessions.start();
+            let mut token = match session.sign_in(format!("person {number}")).map(dwell::Receipt::blocking_wait) {
+                Ok(Ok(token)) => token,
+                Ok(Err(error)) | Err(error) => {
+                    assert!(busy(&error), "{error:#}");
+                    continue;
+                }
+            };
+            for turn in 0..6 {
+                let Some(session) = sessions.load(&token).unwrap() else { break };
+                if let Some(successor) = session.token() {
+                    token = successor;
+                } else if turn % 3 == number % 3
+                    && let Ok(Ok(next)) = session.rotate().map(dwell::Receipt::blocking_wait)
+                {
+                    token = next;
+                } else if let Err(error) = session.set(NUMBER, &1).and_then(|()| session.save()?.blocking_wait()) {
+                    assert!(busy(&error), "{error:#}");
+                }
+            }
+            last.push(token);
+        }
+        last
+    };
+    let mut tokens = Vec::new();
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|number| scope.spawn(move || live(number))).collect();
+        for round in 0..150_u32 {
+            clock.advance(second);
+            let active = sessions.rotate_key().unwrap().blocking_wait().unwrap();
+            assert_eq!(u32::from(active), (round + 1) % 64);
+            for key in sessions.keys().unwrap().into_iter().filter(|key| !key.active) {
+                if round % 3 > 0 {
+                    sessions.drop_key(key.id).unwrap().blocking_wait().unwrap();
+                    let left = sessions.keys().unwrap().into_iter().find(|left| left.id == key.id);
+                    assert_eq!(left, None, "round {round}");
+                }
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+        threads.into_iter().for_each(|thread| tokens.extend(thread.join().unwrap()));
+    });
+    assert_eq!(sessions.stats().trouble, None);
+    let there: Vec<u8> = sessions.keys().unwrap().into_iter().map(|key| key.id).collect();
+    let living: Vec<_> = tokens.iter().filter(|token| is_live(&sessions, token)).collect();
+    assert!(living.iter().all(|token| there.contains(&key_of(token))));
+    let count = sessions.stats().sessions;
+    let keyed: usize = sessions.keys().unwrap().iter().map(|key| key.sessions).sum();
+    assert_eq!(keyed, count);
+    sessions.close().unwrap();
+    let sessions = options.open(&path).unwrap();
+    assert_eq!((sessions.stats().sessions, sessions.stats().refused_rows), (count, 0));
+    // Cold, so every wrap and header is opened.
+    assert!(living.iter().all(|token| is_live(&sessions, token)));
+    assert_eq!(tokens.iter().filter(|token| is_live(&sessions, token)).count(), living.len());
 }

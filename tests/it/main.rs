@@ -18,6 +18,8 @@ mod demo_edges;
 #[cfg(feature = "sim")]
 mod ended;
 #[cfg(feature = "sim")]
+mod epoch;
+#[cfg(feature = "sim")]
 mod events;
 mod example;
 #[cfg(feature = "sim")]

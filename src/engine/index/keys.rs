@@ -51,3 +51,57 @@ impl Index {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::slot::{ListId, NewSlot, OtherSlot};
+    use crate::storage::record::ClassByte;
+
+    /// Files a session under a key, with its other token, if it has one: overlap and key.
+    fn file(index: &Index, row: u8, key_id: u8, other: Option<(u32, u8)>) -> bool {
+        let profile = index.profiles().find(ClassByte::Anonymous, 1000);
+        let (absolute, last_seen, list) = (Tick(1000), Tick(1), ListId::ANONYMOUS);
+        let other = other.map(|(overlap, key_id)| OtherSlot {
+            fingerprint: Fingerprint([100 + row; 16]),
+            overlap: Tick(overlap),
+            key_id,
+        });
+        let other = other.map(|mut other| {
+            other.fingerprint.0[15] = row;
+            other
+        });
+        let (fingerprint, row, clipped) = (Fingerprint([row; 16]), Row(row.into()), false);
+        let session = NewSlot { fingerprint, row, profile, absolute, last_seen, list, clipped, key_id, other };
+        index.insert(&session, None).is_some()
+    }
+
+    fn leave(index: &Index, key_id: u8) -> Vec<u64> {
+        let found = Index::shard_numbers().flat_map(|shard| index.leave_key(shard, key_id));
+        let mut rows: Vec<u64> = found.map(|(_, row)| row.0).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    #[test]
+    fn sessions_go_with_the_key_of_their_token_and_of_the_one_on_offer() {
+        let index = Index::new(0, Arc::default());
+        for (row, key_id, other) in
+            [(1, 0, None), (2, 1, None), (3, 0, Some((0, 1))), (4, 1, Some((50, 0))), (5, 63, Some((0, 63)))]
+        {
+            assert!(file(&index, row, key_id, other));
+        }
+        let counts = index.count_keys(Tick(5));
+        assert_eq!((counts[0], counts[1], counts[63], counts.iter().sum::<usize>()), (2, 2, 1, 5));
+        assert_eq!(index.count_keys(Tick(1000)).iter().sum::<usize>(), 0, "their time is over");
+        assert_eq!(leave(&index, 63), [5]);
+        assert_eq!(leave(&index, 2), [0; 0]);
+        assert_eq!(index.others().0, 3);
+        assert_eq!(leave(&index, 1), [2, 3, 4]);
+        assert_eq!(index.others().0, 3);
+        assert_eq!(leave(&index, 0), [1, 3]);
+        assert_eq!(index.others().0, 2, "the token before of the fourth is forgotten");
+    }
+}

@@ -135,3 +135,141 @@ impl Machine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::queue::Pending;
+    use crate::engine::{EndReason, Handle, Rotate, SignInRequest};
+    use crate::error::ErrorKind;
+    use crate::options::Options;
+    use crate::storage::disk::{Disk, SimDisk};
+    use crate::storage::record::ClassByte;
+    use crate::time::ManualClock;
+    use crate::token::{OsEntropy, Token};
+
+    fn open() -> (SimDisk, Arc<Engine>) {
+        let disk = SimDisk::simulated(1);
+        let engine = open_again(&disk);
+        (disk, engine)
+    }
+
+    fn open_again(disk: &SimDisk) -> Arc<Engine> {
+        let settings = Options::new().clock(ManualClock::new()).manual_workers().check().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        Engine::open(&disk, settings, Arc::new(OsEntropy)).unwrap().0
+    }
+
+    fn sign_in(engine: &Arc<Engine>, handle: &Handle) -> Receipt<Token> {
+        let request = SignInRequest {
+            name: "ada".into(),
+            class: ClassByte::Authenticated,
+            remembered: false,
+            method: 0,
+            limits: None,
+            proved_ago: 0,
+            facts: Vec::new(),
+            door: 0,
+        };
+        engine.sign_in(handle.binding(), &request).unwrap()
+    }
+
+    fn take(engine: &Engine) -> Pending {
+        engine.queue.take(engine.clock.now_ms(), true).unwrap()
+    }
+
+    fn rotate(engine: &Arc<Engine>) {
+        engine.rotate_key().unwrap().blocking_wait().unwrap();
+    }
+
+    fn drop_first(engine: &Arc<Engine>) {
+        assert_eq!(engine.drop_key(0).unwrap().blocking_wait().unwrap(), 0);
+    }
+
+    fn is_clean(engine: Arc<Engine>, disk: &SimDisk) {
+        while engine.queue.take(0, true).is_ok_and(|pending| !pending.is_empty()) {}
+        disk.restore_power();
+        drop(engine);
+        let engine = open_again(disk);
+        assert_eq!((engine.live(), engine.counters.refused_rows.get()), (0, 0));
+        assert_eq!(engine.reader.first_row().unwrap(), None);
+    }
+
+    #[test]
+    fn a_sign_in_that_was_decided_before_its_key_was_dropped_is_refused() {
+        // Before the drop is written, and after.
+        for waits in [false, true] {
+            let (disk, engine) = open();
+            let receipt = sign_in(&engine, &Handle::fresh(&engine));
+            let pending = take(&engine);
+            rotate(&engine);
+            let dropping = engine.drop_key(0).unwrap();
+            if waits {
+                assert_eq!(dropping.blocking_wait().unwrap(), 0);
+            }
+            engine.writer.lock().write(&engine, pending);
+            assert_eq!(receipt.blocking_wait().unwrap_err().kind(), ErrorKind::Gone, "waited for: {waits}");
+            engine.write_turn(true);
+            assert!(!engine.keys.ring().has(0));
+            is_clean(engine, &disk);
+        }
+    }
+
+    #[test]
+    fn a_sign_in_that_was_written_while_its_key_was_dropped_comes_to_nothing() {
+        let (disk, engine) = open();
+        let receipt = sign_in(&engine, &Handle::fresh(&engine));
+        let mut pending = take(&engine);
+        let group = Arc::clone(&pending.groups[0].group);
+        let mut built = super::super::Built::default();
+        pending.waiters.clear();
+        rotate(&engine);
+        {
+            let mut writer = engine.writer.lock();
+            engine.build(pending, &mut super::super::Sweep::default(), &mut built).unwrap();
+            writer.storage.as_mut().unwrap().apply(&built.batch).unwrap();
+        }
+        // Looks for sessions of the key before this one is there.
+        let dropping = engine.drop_key(0).unwrap();
+        assert_eq!(engine.publish(&group).unwrap_err().kind(), ErrorKind::Gone);
+        assert_eq!(dropping.blocking_wait().unwrap(), 0);
+        drop((built, receipt));
+        assert!(engine.reader.first_row().unwrap().is_none());
+        is_clean(engine, &disk);
+    }
+
+    #[test]
+    fn a_rotation_onto_a_key_that_is_dropped_meanwhile_ends_the_session() {
+        let (disk, engine) = open();
+        rotate(&engine);
+        let handle = Handle::fresh(&engine);
+        let before = sign_in(&engine, &handle).blocking_wait().unwrap();
+        rotate(&engine);
+        // The session is under key 1 and moves to key 2, which is then dropped.
+        let receipt = engine.rotate(handle.binding(), Rotate::Plain).unwrap();
+        let group = Arc::clone(&take(&engine).groups[0].group);
+        rotate(&engine);
+        let dropping = engine.drop_key(2).unwrap();
+        assert_eq!(engine.publish(&group).unwrap_err().kind(), ErrorKind::Gone);
+        assert!(engine.load(&before, false).unwrap().is_none() && engine.load(&group.token, false).unwrap().is_none());
+        let (cell, _) = handle.session().unwrap();
+        assert_eq!(cell.lock().life, crate::engine::cell::Life::Dead(EndReason::Revoked));
+        assert_eq!(dropping.blocking_wait().unwrap(), 0);
+        drop(receipt);
+        is_clean(engine, &disk);
+    }
+
+    #[test]
+    fn dropping_nothing_retires_no_key_that_comes_later() {
+        let (_disk, engine) = open();
+        let dropping = engine.drop_key(1).unwrap();
+        rotate(&engine);
+        assert_eq!(engine.keys.active(), 1);
+        // It was asked for before there was one, and is made in the turn of both.
+        let refused = dropping.blocking_wait().unwrap_err();
+        assert!([ErrorKind::Refused, ErrorKind::Invalid].contains(&refused.kind()), "{refused}");
+        sign_in(&engine, &Handle::fresh(&engine)).blocking_wait().unwrap();
+        drop_first(&engine);
+        assert_eq!(engine.live(), 1);
+    }
+}

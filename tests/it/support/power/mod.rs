@@ -435,7 +435,7 @@ impl Run {
     }
 
     fn operation(&mut self, sessions: &Sessions) -> Result<Done> {
-        match self.random.up_to(28) {
+        match self.random.up_to(30) {
             0..=3 => self.sign_in(sessions, None),
             4..=5 => {
                 let over = self.any();
@@ -458,6 +458,7 @@ impl Run {
             23..=24 => self.take_up(sessions),
             25 => self.use_the_one_before(sessions),
             26 => self.replay(sessions),
+            27..=28 => self.change_keys(sessions),
             _ => {
                 self.log.push("the workers run".into());
                 sessions.run_pending();

@@ -216,6 +216,29 @@ impl Run {
         Ok(Done::Acknowledged(vec![name]))
     }
 
+    /// Another server key, or one less of those that nobody goes with: nobody notices either.
+    pub(super) fn change_keys(&mut self, sessions: &Sessions) -> Result<Done> {
+        let left = |visitor: &Visitor| visitor.left.map(|(token, _)| key_of(&self.tokens[token]));
+        let in_use: Vec<u8> = self.pending.live.values().filter_map(left).collect();
+        let unused = sessions.keys()?.into_iter().find(|key| !key.active && key.sessions == 0);
+        let unused = unused.map(|key| key.id).filter(|id| !in_use.contains(id));
+        let changed = match unused.filter(|_| self.random.one_in(2)) {
+            Some(id) => {
+                self.log.push(format!("server key {id} is dropped"));
+                sessions.drop_key(id)?.blocking_wait().map(|count| assert_eq!(count, 0, "sessions of an unused key"))
+            }
+            None => {
+                self.log.push("another server key".into());
+                sessions.rotate_key()?.blocking_wait().map(drop)
+            }
+        };
+        if changed.is_err() && self.armed {
+            // A key file that cannot be written is no trouble by itself; without power, this is.
+            sessions.disable("nobody")?.blocking_wait()?;
+        }
+        changed.map(|()| Done::Acknowledged(Vec::new()))
+    }
+
     /// What was written through the handle of a session that has ended goes nowhere.
     pub(super) fn haunt(&mut self) -> Result<Done> {
         for ghost in &self.ghosts {
@@ -240,4 +263,11 @@ fn set(session: &Session, number: u32) -> Result<()> {
     session.set(NUMBER, &number)?;
     session.set(TEXT, &text_of(number))?;
     session.set(KEPT, &number)
+}
+
+/// The character of a token that says which server key it goes with, as a number.
+fn key_of(token: &Token) -> u8 {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let place = ALPHABET.iter().position(|known| *known == token.expose().as_bytes()[6]);
+    place.and_then(|place| u8::try_from(place).ok()).expect("a token has a key")
 }
