@@ -239,6 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_wiped_when_dropped() {
+        const fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<Key>();
+        wiped::<crate::token::Token>();
+        // What a tagger is made of.
+        wiped::<Sha256>();
+    }
+
+    #[test]
     fn nonces_do_not_repeat() {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..10_000 {
