@@ -38,7 +38,6 @@ pub(crate) use keys::{KeySet, Keys, Ring, WrapBinding};
 pub(crate) use open::{Opened, open};
 pub(crate) use reader::{Reader, Scanned};
 use record::{Checkpoint, Cutoff, Header, PrincipalRef, Row};
-pub(crate) use rekey::is_active;
 pub(crate) use writer::Writer;
 
 use crate::error::{Error, ErrorKind, Result};

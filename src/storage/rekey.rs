@@ -38,7 +38,7 @@ impl Writer {
         entropy: &dyn Entropy,
     ) -> Result<Ring> {
         self.check_usable()?;
-        let mut file = self.key_file()?;
+        let (mut file, _) = self.key_file()?;
         file.add(made, entropy)?;
         let record = keys::rewrap(&file, &self.wrapped, entropy)?;
         file.replace(self.disk.as_ref())?;
@@ -46,23 +46,18 @@ impl Writer {
         Ok(self.keys.with_newest(&file))
     }
 
-    /// Deletes every row of a server key, and then the key. The key is not the active one, and nothing is made under it
-    /// any more. Blocks: a scan of all headers, one commit and the key file.
+    /// Deletes every row of a server key that is [retired](super::Keys::retire), and then the key. Blocks: a scan of all
+    /// headers, one commit and the key file.
     ///
     /// # Errors
-    /// `Refused` for the active key, `Invalid` if there is none of that id, `Key` as [`add_key`](Self::add_key); the rows
-    /// are there then, as they are after an error of the commit. If the file cannot be written, they are gone, and the key
-    /// stays in the file until it is dropped again.
+    /// `Invalid` if there is none of that id, or was none when it was to be retired; `Key` as [`add_key`](Self::add_key);
+    /// the rows are there then, as they are after an error of the commit. If the file cannot be written, they are gone, and
+    /// the key stays in the file until it is dropped again.
     pub(crate) fn drop_key(&mut self, id: u8, batch: impl FnOnce() -> Batch) -> Result<()> {
         self.check_usable()?;
-        if id == self.keys.active() {
-            return Err(is_active(id));
-        }
-        let found = KeyFile::load(self.disk.as_ref())?;
-        // One that is in the file alone is left of a change that failed.
-        let known = self.keys.ring().has(id) || found.is_some_and(|file| file.key(id).is_some());
-        let mut file = self.key_file()?;
-        if !known {
+        let (mut file, left) = self.key_file()?;
+        let is_there = if self.keys.ring().has(id) { self.keys.retired().has(id) } else { left.contains(&id) };
+        if !is_there {
             return Err(Error::invalid(format!("there is no server key {id}")));
         }
         debug_assert_ne!(keys::wrapped_by(&self.wrapped), Some(id), "the store's keys are sealed under the active one");
@@ -79,9 +74,9 @@ impl Writer {
         self.apply(&Batch { keys: Some(record), next_row: state.next_row, clock: state.clock, ..Batch::default() })
     }
 
-    /// The key file with the keys of the ring. What else is in it is left of a change that failed, and nothing goes with
-    /// it.
-    fn key_file(&self) -> Result<KeyFile> {
+    /// The key file with the keys of the ring, and the ids of what else is in it: left of a change that failed, and nothing
+    /// goes with it.
+    fn key_file(&self) -> Result<(KeyFile, Vec<u8>)> {
         let changed = || {
             Error::new(
                 ErrorKind::Key,
@@ -91,12 +86,8 @@ impl Writer {
         let mut file = KeyFile::load(self.disk.as_ref())?.ok_or_else(changed)?;
         let ring = self.keys.ring();
         let ids: Vec<u8> = ring.servers().iter().map(|server| server.id).collect();
-        let is_ours = file.store_id == *self.keys.store_id();
-        (is_ours && file.restrict(&ids, ring.active())).then_some(file).ok_or_else(changed)
+        let left = file.keys().iter().map(|key| key.id).filter(|id| !ids.contains(id)).collect();
+        let is_ours = file.store_id == *self.keys.store_id() && file.restrict(&ids, ring.active());
+        is_ours.then_some((file, left)).ok_or_else(changed)
     }
-}
-
-/// Refuses to drop the key that new sessions go with.
-pub(crate) fn is_active(id: u8) -> Error {
-    Error::new(ErrorKind::Refused, format!("server key {id} is the active one; rotate first, then drop it"))
 }

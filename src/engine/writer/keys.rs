@@ -16,8 +16,7 @@ use crate::engine::health::closed;
 use crate::engine::index::Index;
 use crate::engine::queue::{Answer, Failure, KeyChange};
 use crate::engine::receipt::{Receipt, promise};
-use crate::error::{Error, Result};
-use crate::storage::is_active;
+use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
 use crate::token::KEY_IDS;
 
@@ -58,25 +57,39 @@ impl Engine {
             return Err(Error::invalid(format!("there is no server key {id}: ids are below {KEY_IDS}")));
         }
         if id == self.keys.active() {
-            return Err(is_active(id));
+            let message = format!("server key {id} is the active one; rotate first, then drop it");
+            return Err(Error::new(ErrorKind::Refused, message));
         }
         let mut count = 0;
         // Of one that is not in the ring there are no sessions; the writer knows whether there is such a key at all.
         if self.keys.retire(id) {
-            let now = self.clock.now();
-            for (fingerprint, row) in Index::shard_numbers().flat_map(|shard| self.index.leave_key(shard, id)) {
-                let mut live = false;
-                self.end_if(fingerprint, row, |slot| {
-                    live = now < slot.deadline(self.index.profiles());
-                    Some((Why::Revoked(By::Key), Fate::Delete))
-                });
-                count += usize::from(live);
-            }
+            count = Index::shard_numbers().map(|shard| self.end_of_key(shard, id)).sum();
             self.counters.revoked.add(count);
         }
         let (promise, receipt) = promise();
         self.queue.push_key_change(KeyChange::Drop { id, count, promise });
         Ok(self.driven(receipt))
+    }
+
+    /// Ends the sessions of a shard that go with a key. Returns how many were live.
+    fn end_of_key(&self, shard: u32, id: u8) -> usize {
+        let (now, mut count) = (self.clock.now(), 0);
+        loop {
+            let found = self.index.leave_key(shard, id);
+            if found.is_empty() {
+                return count;
+            }
+            for (fingerprint, row) in found {
+                let mut live = false;
+                self.end_if(fingerprint, row, |slot| {
+                    // One that was rotated meanwhile has left the key, or is found again by the token that it has now.
+                    let goes_with_it = slot.key_id() == id || slot.fingerprint == fingerprint.0;
+                    live = goes_with_it && now < slot.deadline(self.index.profiles());
+                    goes_with_it.then_some((Why::Revoked(By::Key), Fate::Delete))
+                });
+                count += usize::from(live);
+            }
+        }
     }
 
     fn note_keys(&self, what: Happening) {
@@ -140,9 +153,9 @@ impl Machine {
 mod tests {
     use super::*;
     use crate::engine::queue::Pending;
-    use crate::engine::{EndReason, Handle, Rotate, SignInRequest};
-    use crate::error::ErrorKind;
+    use crate::engine::{Cell, EndReason, Handle, Rotate, SignInRequest};
     use crate::options::Options;
+    use crate::seal::Fingerprint;
     use crate::storage::disk::{Disk, SimDisk};
     use crate::storage::record::ClassByte;
     use crate::time::ManualClock;
@@ -259,17 +272,55 @@ mod tests {
         is_clean(engine, &disk);
     }
 
+    /// A session's token, and what may follow it.
+    fn two_tokens(cell: &Cell) -> (Fingerprint, Fingerprint) {
+        let token = cell.lock().header.fingerprint;
+        let mut successor = token;
+        successor.0[0] ^= 1;
+        (token, successor)
+    }
+
+    #[test]
+    fn no_successor_is_offered_under_a_key_that_is_dropped() {
+        let (_disk, engine) = open();
+        rotate(&engine);
+        let handle = Handle::fresh(&engine);
+        sign_in(&engine, &handle).blocking_wait().unwrap();
+        let (cell, _) = handle.session().unwrap();
+        let (token, successor) = two_tokens(&cell);
+        assert!(engine.index.offer((token, &cell), (successor, 0), || true));
+        let dropping = engine.drop_key(0).unwrap();
+        assert_eq!(engine.live(), 0, "its client may have the successor");
+        let handle = Handle::fresh(&engine);
+        sign_in(&engine, &handle).blocking_wait().unwrap();
+        let (cell, _) = handle.session().unwrap();
+        let (token, successor) = two_tokens(&cell);
+        assert!(!engine.index.offer((token, &cell), (successor, 0), || true));
+        assert_eq!(dropping.blocking_wait().unwrap(), 1);
+    }
+
     #[test]
     fn dropping_nothing_retires_no_key_that_comes_later() {
         let (_disk, engine) = open();
         let dropping = engine.drop_key(1).unwrap();
         rotate(&engine);
         assert_eq!(engine.keys.active(), 1);
-        // It was asked for before there was one, and is made in the turn of both.
-        let refused = dropping.blocking_wait().unwrap_err();
-        assert!([ErrorKind::Refused, ErrorKind::Invalid].contains(&refused.kind()), "{refused}");
+        // There was none when it was asked for, whatever there is by now.
+        assert_eq!(dropping.blocking_wait().unwrap_err().kind(), ErrorKind::Invalid);
         sign_in(&engine, &Handle::fresh(&engine)).blocking_wait().unwrap();
         drop_first(&engine);
         assert_eq!(engine.live(), 1);
+        // Two rotations and a drop in one turn: sessions may have begun under a key in between.
+        let (dropping, second) = (engine.drop_key(2).unwrap(), engine.rotate_key().unwrap());
+        let queued = engine.queue.take(0, true).unwrap();
+        let mut changes = queued.key_changes;
+        changes.reverse();
+        let third = engine.rotate_key().unwrap();
+        changes.insert(1, engine.queue.take(0, true).unwrap().key_changes.remove(0));
+        engine.writer.lock().change_keys(&engine, changes, &Ok(()));
+        engine.deliver();
+        assert_eq!((second.blocking_wait().unwrap(), third.blocking_wait().unwrap()), (2, 3));
+        assert_eq!(dropping.blocking_wait().unwrap_err().kind(), ErrorKind::Invalid);
+        assert!(engine.keys.ring().has(2) && engine.keys.active() == 3);
     }
 }
