@@ -97,6 +97,10 @@ const REVOCATIONS: &[(&str, Act)] = &[
         store.clock.advance(Duration::from_secs(2));
         sessions.run_pending();
     }),
+    ("a sign-out and another key", |store, sessions| {
+        ada(store, sessions).destroy().unwrap().blocking_wait().unwrap();
+        assert_eq!(sessions.rotate_key().unwrap().blocking_wait().unwrap(), 2);
+    }),
     ("a dropped key that nobody goes with", |_, sessions| {
         sessions.rotate_key().unwrap().blocking_wait().unwrap();
         assert_eq!(sessions.drop_key(1).unwrap().blocking_wait().unwrap(), 0);
