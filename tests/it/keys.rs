@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use dwell::sim::Directory;
-use dwell::{EndReason, ErrorKind, Field, ManualClock, Options, RevokedBy, Session, Sessions, Token, What};
+use dwell::{EndReason, ErrorKind, Field, ManualClock, Options, RevokedBy, Session, Sessions, SignIn, Token, What};
 
 use crate::support::store_file::{KEYS, NAME, Table, read, write};
 use crate::support::{manual, sign_in, whose};
@@ -287,6 +287,28 @@ fn a_dropped_key_ends_its_sessions_at_once_and_for_good() {
     sessions.close().unwrap();
     assert_eq!(keys_of_rows(&home.directory), [1, 1]);
     assert_eq!(read(&file(&home.directory, NAME), Table::Bodies).len(), 2);
+}
+
+#[test]
+fn a_session_whose_time_is_over_is_not_dropped_with_its_key() {
+    let home = Home::new();
+    let sessions = home.open();
+    let mut events = sessions.events();
+    let short = SignIn::new("zoe").limits(Duration::from_secs(60), Duration::from_secs(60));
+    let token = sessions.start().sign_in(short).unwrap().blocking_wait().unwrap();
+    sign_in(&sessions, "ada");
+    rotate(&sessions);
+    // Nobody has collected it yet.
+    home.clock.advance(Duration::from_secs(60));
+    assert_eq!(keys(&sessions), [(0, 1), (1, 0)]);
+    assert_eq!(drop_key(&sessions, 0), 1);
+    assert_eq!((sessions.stats().revoked, sessions.stats().expired, sessions.stats().sessions), (1, 1, 0));
+    assert!(!is_live(&sessions, &token));
+    sessions.run_pending();
+    let ended = |what| if let What::Ended { reason, .. } = what { Some(reason) } else { None };
+    let mut told: Vec<_> = std::iter::from_fn(|| events.try_next()).filter_map(|event| ended(event.what)).collect();
+    told.sort_unstable_by_key(|reason| reason.as_str());
+    assert_eq!(told, [EndReason::Lifetime, EndReason::Revoked]);
 }
 
 /// Rows that nobody is signed in with, because their time ran out, or that say so without being ours.
