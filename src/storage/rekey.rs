@@ -60,7 +60,13 @@ impl Writer {
         if !is_there {
             return Err(Error::invalid(format!("there is no server key {id}")));
         }
-        debug_assert_ne!(keys::wrapped_by(&self.wrapped), Some(id), "the store's keys are sealed under the active one");
+        // They are sealed under the active key by now; a store without this one would never open again.
+        if keys::wrapped_by(&self.wrapped) == Some(id) {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("the store's own keys are sealed under server key {id}"),
+            ));
+        }
         self.apply(&Batch { dropped_key: Some(id), ends_sessions: true, ..batch() })?;
         self.keys.forget(id);
         file.remove(id);
