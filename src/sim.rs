@@ -98,3 +98,16 @@ impl Directory {
         }
     }
 }
+
+/// Reads bytes as every kind of record of a store, for fuzzing the readers.
+///
+/// # Panics
+/// If something that was read does not read the same once it is written again.
+///
+/// ```
+/// dwell::sim::read_records(b"no record at all");
+/// ```
+pub fn read_records(bytes: &[u8]) {
+    crate::storage::probe::read(bytes);
+    let _ = crate::engine::fields::validate(bytes).map(|()| crate::engine::fields::count(bytes));
+}

@@ -61,7 +61,7 @@ const KEPT_MAX: usize = 64;
 const VERSION: u8 = 1;
 const CREDIT_BYTES: usize = 20;
 const TAG_BYTES: usize = 16;
-const LABEL: &str = "credits";
+pub(super) const LABEL: &str = "credits";
 
 impl Credits {
     /// The frame of what is written from now on: the number of credits that were ever made.

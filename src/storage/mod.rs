@@ -22,6 +22,8 @@ mod key_file;
 mod keys;
 mod open;
 pub(crate) mod port;
+#[cfg(feature = "sim")]
+pub(crate) mod probe;
 mod reader;
 pub(crate) mod record;
 mod rekey;

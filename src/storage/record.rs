@@ -195,11 +195,11 @@ impl Header {
     }
 }
 
-const HEADER_LABEL: &str = "header";
+pub(super) const HEADER_LABEL: &str = "header";
 
 pub(crate) const CUTOFF_BYTES: usize = 40;
 pub(crate) type CutoffBytes = [u8; CUTOFF_BYTES];
-const CUTOFF_LABEL: &str = "cutoff";
+pub(super) const CUTOFF_LABEL: &str = "cutoff";
 
 /// "Every session of this principal below `below` is dead, but for `spared`": below 8, spared 8, disabled 1,
 /// reserved 7, tag 16 (table `cutoffs`).
@@ -323,7 +323,7 @@ pub(crate) struct State {
 }
 
 pub(crate) const STATE_BYTES: usize = 184;
-const STATE_LABEL: &str = "state";
+pub(super) const STATE_LABEL: &str = "state";
 
 impl State {
     pub(crate) fn encode(&self, store_id: &[u8; 16], tagger: &Tagger) -> [u8; STATE_BYTES] {

@@ -23,7 +23,7 @@ use crate::time::Tick;
 const VERSION: u8 = 1;
 /// Before the entries.
 const FIXED_BYTES: usize = 14;
-const LABEL: &str = "touches";
+pub(super) const LABEL: &str = "touches";
 const TAG_BYTES: usize = 16;
 
 /// The key of a block: sessions of like idle timeouts share a bucket, the binary logarithm of theirs, because blocks of
@@ -107,7 +107,8 @@ pub(crate) fn decode(key: u64, bytes: &[u8], tagger: &Tagger) -> Option<(u32, Ve
     for _ in 0..count {
         let (delta, after) = take_varint(rest)?;
         let (&age, after) = after.split_first()?;
-        row = row.checked_add(delta)?;
+        // Rows ascend.
+        row = row.checked_add(delta).filter(|_| delta > 0)?;
         entries.push((Row(row), Tick(tick.saturating_sub(u32::from(age) * u32::from(step)))));
         rest = after;
     }

@@ -25,6 +25,8 @@ mod example;
 #[cfg(feature = "sim")]
 mod faults;
 #[cfg(feature = "sim")]
+mod fuzz;
+#[cfg(feature = "sim")]
 mod grants;
 #[cfg(feature = "sim")]
 mod junk;
