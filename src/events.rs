@@ -115,7 +115,8 @@ pub enum What {
         why: RequestFlaw,
         /// How many.
         count: u64,
-        /// They were let through, because the site only [logs](crate::web::Dangerous::log_only).
+        /// They were let through: because the site only [logs](crate::web::Dangerous::log_only), or because nothing was
+        /// wrong with the requests themselves, as for [`NoAddress`](RequestFlaw::NoAddress).
         let_through: bool,
     },
     /// A row on disk could not be verified when the store was opened, so no session came of it; or when it was to be
@@ -142,7 +143,7 @@ pub enum RequestFlaw {
     /// It would have begun one session too many.
     Flood,
     /// It began a session, and the site was not told its client's address: what [one client may
-    /// do](crate::web::NewSessions::per_client_per_minute) is not limited. Told once, as a warning. In axum, serve with
+    /// do](crate::web::NewSessions::per_client_per_minute) is not limited. Told once, as a warning, to whoever listens by then. In axum, serve with
     /// `into_make_service_with_connect_info::<dwell::axum::Connection>`; elsewhere hand
     /// [`Request::peer_address`](crate::web::Request::peer_address) on, or set the limit to 0.
     NoAddress,

@@ -545,16 +545,7 @@ mod tests {
         let settings = Options::new().clock(clock.clone()).manual_workers().check().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::memory());
         let (engine, _) = Engine::open(&disk, settings, Arc::new(OsEntropy)).unwrap();
-        let request = SignInRequest {
-            name: "ada".into(),
-            class: ClassByte::Authenticated,
-            remembered: false,
-            method: 0,
-            limits: None,
-            proved_ago: 0,
-            facts: Vec::new(),
-            door: 0,
-        };
+        let request = SignInRequest::sample("ada");
         let handle = Handle::fresh(&engine);
         engine.sign_in(handle.binding(), &request).unwrap().blocking_wait().unwrap();
         drop(handle);

@@ -64,6 +64,23 @@ pub(crate) struct SignInRequest {
     pub(crate) door: u8,
 }
 
+#[cfg(test)]
+impl SignInRequest {
+    /// A plain one.
+    pub(super) fn sample(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            class: ClassByte::Authenticated,
+            remembered: false,
+            method: 0,
+            limits: None,
+            proved_ago: 0,
+            facts: Vec::new(),
+            door: 0,
+        }
+    }
+}
+
 /// A rotation: a new token for the same row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rotate {

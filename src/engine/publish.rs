@@ -166,8 +166,8 @@ impl Engine {
         (header.has_other() && self.keys.ring().has(key_id)).then_some(OtherSlot { fingerprint, overlap, key_id })
     }
 
-    /// Puts a session into the index, unless its token's fingerprint is there already or its server key is dropped. `clipped` says that the row on
-    /// disk has later deadlines than this header.
+    /// Puts a session into the index, unless its token's fingerprint is there already or its server key is dropped.
+    /// `clipped` says that the row on disk has later deadlines than this header.
     pub(super) fn file(
         &self,
         row: Row,

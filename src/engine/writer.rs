@@ -443,7 +443,6 @@ mod tests {
     use super::*;
     use crate::options::Options;
     use crate::storage::disk::{Disk, SimDisk};
-    use crate::storage::record::ClassByte;
     use crate::time::ManualClock;
     use crate::token::{OsEntropy, Token};
 
@@ -455,16 +454,7 @@ mod tests {
     }
 
     fn sign_in(engine: &Arc<Engine>, name: &str) -> (Handle, Token) {
-        let request = SignInRequest {
-            name: name.into(),
-            class: ClassByte::Authenticated,
-            remembered: false,
-            method: 0,
-            limits: None,
-            proved_ago: 0,
-            facts: Vec::new(),
-            door: 0,
-        };
+        let request = SignInRequest::sample(name);
         let handle = Handle::fresh(engine);
         let token = engine.sign_in(handle.binding(), &request).unwrap().blocking_wait().unwrap();
         (handle, token)

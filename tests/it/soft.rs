@@ -34,6 +34,15 @@ impl Home {
         Self { directory: Directory::new(1), options: options.rotate_every(seconds(EVERY)), clock }
     }
 
+    /// Where strangers' sessions are kept off the disk, or not.
+    fn of_strangers(in_memory: bool) -> Self {
+        let mut home = Self::new();
+        if in_memory {
+            home.options = home.options.anonymous_in_memory();
+        }
+        home
+    }
+
     fn open(&self) -> Sessions {
         self.directory.open(&self.options).unwrap()
     }
@@ -437,10 +446,7 @@ fn switching_it_off_strands_nobody() {
 #[test]
 fn anonymous_sessions_rotate_too_in_memory_and_on_disk() {
     for in_memory in [false, true] {
-        let mut home = Home::new();
-        if in_memory {
-            home.options = home.options.clone().anonymous_in_memory();
-        }
+        let home = Home::of_strangers(in_memory);
         let sessions = home.open();
         let session = sessions.start();
         session.set(NUMBER, &5).unwrap();
@@ -462,10 +468,7 @@ fn anonymous_sessions_rotate_too_in_memory_and_on_disk() {
 #[test]
 fn a_stranger_whose_token_was_replaced_often_is_ended_by_the_handle() {
     for in_memory in [false, true] {
-        let mut home = Home::new();
-        if in_memory {
-            home.options = home.options.clone().anonymous_in_memory();
-        }
+        let home = Home::of_strangers(in_memory);
         let sessions = home.open();
         let session = sessions.start();
         session.set(NUMBER, &5).unwrap();

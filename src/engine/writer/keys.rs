@@ -157,7 +157,6 @@ mod tests {
     use crate::options::Options;
     use crate::seal::Fingerprint;
     use crate::storage::disk::{Disk, SimDisk};
-    use crate::storage::record::ClassByte;
     use crate::time::ManualClock;
     use crate::token::{OsEntropy, Token};
 
@@ -174,16 +173,7 @@ mod tests {
     }
 
     fn sign_in(engine: &Arc<Engine>, handle: &Handle) -> Receipt<Token> {
-        let request = SignInRequest {
-            name: "ada".into(),
-            class: ClassByte::Authenticated,
-            remembered: false,
-            method: 0,
-            limits: None,
-            proved_ago: 0,
-            facts: Vec::new(),
-            door: 0,
-        };
+        let request = SignInRequest::sample("ada");
         engine.sign_in(handle.binding(), &request).unwrap()
     }
 
