@@ -138,7 +138,8 @@ pub enum RequestFlaw {
     Token,
     /// It lacks the secret that goes with the session's cookie, where the profile asks for one.
     Companion,
-    /// Its cookies hold two sessions, or too many tokens: somebody else may have put one there. It went on without a session.
+    /// Its cookies hold two sessions, or more than four tokens, or are more than 16 KiB or 256 in all: somebody else may
+    /// have put them there. It went on without a session.
     Cookies,
     /// It would have begun one session too many.
     Flood,

@@ -50,6 +50,7 @@ impl Site {
     fn candidates(&self, request: &Request<'_>) -> Candidates {
         let mut candidates = Candidates::default();
         match self.get().tracking {
+            Tracking::Cookie if cookie::are_too_many(&request.cookies) => candidates.give_up(),
             Tracking::Cookie => {
                 let values = cookie::values(request.cookies.iter().copied(), self.cookie_name());
                 values.for_each(|value| candidates.add_cookie(value));

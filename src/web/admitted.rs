@@ -21,6 +21,7 @@ pub(super) struct Candidates {
     /// Whether there is a cookie of our name at all, whatever is in it.
     pub(super) cookie_sent: bool,
     tokens: Vec<Token>,
+    /// More than are worth a look.
     too_many: bool,
 }
 
@@ -33,6 +34,12 @@ impl Candidates {
         if let Ok(text) = std::str::from_utf8(value) {
             self.add(text);
         }
+    }
+
+    /// For cookies that are not read, so that one of ours may be among them.
+    pub(super) fn give_up(&mut self) {
+        self.cookie_sent = true;
+        self.too_many = true;
     }
 
     pub(super) fn add(&mut self, text: &str) {
@@ -79,7 +86,7 @@ pub enum Opened {
 /// Whose request it is.
 pub(super) enum Found {
     Nobody,
-    /// More than one session's, so nobody's.
+    /// More than one session's, or more cookies than are read: nobody's.
     Several,
     Session(Session),
     /// A session whose companion secret the request does not have.
@@ -124,6 +131,9 @@ impl Admitted {
     fn find(&self, mut load: impl FnMut(&Token, bool) -> Result<Option<Session>>) -> Result<Found> {
         let touch = !self.is_passive;
         let guarded = self.site.get().companion;
+        if self.candidates.too_many {
+            return Ok(Found::Several);
+        }
         let (session, token) = match self.candidates.tokens.as_slice() {
             [] => return Ok(Found::Nobody),
             [token] => match load(token, touch && !guarded)? {
@@ -136,7 +146,7 @@ impl Admitted {
                     live.extend(load(token, false)?.map(|session| (session, token)));
                 }
                 // Somebody else put one of them there, and nothing tells which.
-                if live.len() > 1 || self.candidates.too_many {
+                if live.len() > 1 {
                     return Ok(Found::Several);
                 }
                 match live.pop() {

@@ -95,6 +95,21 @@ const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Secure-", "__Http-"];
 /// Far less than what browsers take, 4,096 bytes with the value (RFC 6265bis, 5.6).
 const NAME_BYTES_MAX: usize = 128;
 
+/// The most that a request's `Cookie` lines may hold together, in bytes: browsers keep 4,096 for a cookie, and ours has
+/// about 120, so what is longer was not meant for us. Far below what servers let heads be.
+const BYTES_MAX: usize = 16 << 10;
+
+/// The most pairs in them: browsers keep some 50 to 180 for a site.
+const PAIRS_MAX: usize = 256;
+
+/// Whether a request's `Cookie` lines are more than anybody means to send: other hosts of the domain, or other programs
+/// on this one, can fill a browser with cookies, and reading them is not to cost much.
+pub(super) fn are_too_many(lines: &[&[u8]]) -> bool {
+    let bytes: usize = lines.iter().map(|line| line.len()).sum();
+    let pairs = || lines.iter().flat_map(|line| line.split(|&byte| byte == b';')).take(PAIRS_MAX + 1).count();
+    bytes > BYTES_MAX || pairs() > PAIRS_MAX
+}
+
 /// The values of the cookies of this name in a request's `Cookie` lines, in their order, which means nothing.
 pub(super) fn values<'a>(lines: impl IntoIterator<Item = &'a [u8]>, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let pairs = lines.into_iter().flat_map(|line| line.split(|&byte| byte == b';'));
@@ -126,7 +141,7 @@ mod tests {
         assert_eq!(read(&[b"x=\xff; id=T; \xfe"], "id"), [b"T"]);
         assert_eq!(read(&[b"; ;=; =x;id=T;;"], "id"), [b"T"]);
         assert_eq!(read(&[b"a=\"x; id=T; b=y\""], "id"), [b"T"], "quotes have no power");
-        let long = [&b"x="[..], &[b'a'; 100_000], b"; id=T"].concat();
+        let long = [&b"x="[..], &[b'a'; 10_000], b"; id=T"].concat();
         assert_eq!(read(&[&long], "id"), [b"T"]);
     }
 
@@ -134,6 +149,21 @@ mod tests {
     fn several_lines_and_several_pairs_are_all_seen() {
         assert_eq!(read(&[b"id=a; id=b", b"x=y", b"\tid = c "], "id"), [b"a", b"b", b"c"]);
         assert_eq!(read(&[], "id"), [b""; 0]);
+    }
+
+    #[test]
+    fn what_is_too_much_is_so_in_one_line_and_in_many() {
+        let line = |bytes: usize| vec![b'a'; bytes];
+        for (bytes, too_many) in [(BYTES_MAX, false), (BYTES_MAX + 1, true)] {
+            assert_eq!(are_too_many(&[&line(bytes)]), too_many);
+            assert_eq!(are_too_many(&[&line(bytes - 100), &line(100)]), too_many);
+        }
+        for (pairs, too_many) in [(PAIRS_MAX, false), (PAIRS_MAX + 1, true)] {
+            assert_eq!(are_too_many(&vec![&b"a=b"[..]; pairs]), too_many);
+            assert_eq!(are_too_many(&[&vec![&b"a=b"[..]; pairs].join(&b';')]), too_many);
+            assert_eq!(are_too_many(&[&vec![b';'; pairs - 1]]), too_many, "empty ones count");
+        }
+        assert!(!are_too_many(&[]));
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl SessionLayer {
         Ok(Self::new(Site::https(sessions, host)?))
     }
 
-    /// Where browsers are sent that ask for a page which needs a sign-in, or a [fresh](super::Fresh) one: an absolute path.
+    /// Where browsers are sent that ask for a page which needs a sign-in, or a [fresh](super::Fresh) one: an absolute path,
+    /// as browsers see it, with whatever a nested router or a proxy takes off.
     pub fn sign_in_page(mut self, path: &str) -> Self {
         self.sign_in_page = Some(path.into());
         self
@@ -151,7 +152,8 @@ impl SessionLayer {
     /// Lets requests for this path through without a session and without the checks that protect one: for calls from
     /// other programs, which prove by other means who they are, as web hooks do with a signature. Only their host is
     /// checked; handlers that ask for a session answer 500. The path is compared as it comes, byte for byte: `/hook` is
-    /// neither `/hook/` nor `/h%6Fok`. In a nested router it is the part behind the prefix.
+    /// neither `/hook/` nor `/h%6Fok`. It is the path as this layer sees it: in a layer of a nested router, or behind a
+    /// proxy that takes a part of it off, what is left of it.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) unless it begins with `/` and is a path and nothing else: no pattern, no query.

@@ -1,7 +1,7 @@
 //! One request and its session, without a server.
 
 use dwell::web::{Opened, Site};
-use dwell::{ManualClock, Options, SignIn};
+use dwell::{ManualClock, Options, RequestFlaw, SignIn, What};
 
 use super::*;
 
@@ -61,6 +61,34 @@ fn of_several_cookies_only_an_unambiguous_one_counts() {
         (0..4).map(|_| format!("{name}={}", signed_in(&foreign, "mallory").split_once('=').unwrap().1)).collect();
     assert_eq!(who(&[("Cookie", &dead[..3].join("; ")), ("Cookie", &ada)]).as_deref(), Some("ada"));
     assert_eq!(who(&[("Cookie", &dead.join("; ")), ("Cookie", &ada)]), None);
+}
+
+#[test]
+fn more_cookies_than_are_read_make_nobody_of_the_request() {
+    let options = Options::new().clock(ManualClock::new()).manual_workers();
+    let site = Site::development(options.in_memory().unwrap());
+    let mut events = site.sessions().events();
+    let ada = signed_in(&site, "ada");
+    let token = open(&site, "GET", &[("Cookie", &ada)]).csrf_token().unwrap();
+    let long = |bytes: usize| format!("x={}", "y".repeat(bytes - ada.len() - 2));
+    let many = |pairs: usize| vec!["x=y"; pairs - 1].join(";");
+    let cases = [(long(16 << 10), true), (long((16 << 10) + 1), false), (many(256), true), (many(257), false)];
+    for (others, is_read) in &cases {
+        for lines in [[("Cookie", others.as_str()), ("Cookie", &ada)], [("Cookie", &ada), ("Cookie", others)]] {
+            let exchange = open(&site, "GET", &lines);
+            assert_eq!(exchange.session().is_some(), *is_read, "{} bytes", others.len());
+            assert!(exchange.finish_blocking().unwrap().iter().all(|(name, _)| *name != "set-cookie"));
+            let change = [lines[0], lines[1], ("Origin", "http://localhost:3000"), ("X-CSRF-Token", &token)];
+            assert_eq!(open(&site, "POST", &change).check_token(None).is_ok(), *is_read);
+            // What may be ours is not taken for nothing: a browser would have said where it comes from.
+            let silent = site.admit(&request("POST", &lines));
+            assert_eq!(silent.err().map(|refusal| refusal.code()), Some("origin"));
+        }
+    }
+    assert!(open(&site, "GET", &[("Cookie", &ada)]).session().is_some(), "the session is as it was");
+    site.sessions().run_pending();
+    let mut told = std::iter::from_fn(|| events.try_next());
+    assert!(told.any(|event| matches!(event.what, What::RequestsRefused { why: RequestFlaw::Cookies, .. })));
 }
 
 #[test]
