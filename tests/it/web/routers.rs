@@ -139,6 +139,64 @@ async fn a_bypassed_path_has_no_session_and_is_that_path_alone() {
     }
 }
 
+/// An application that is one of several on its host, each below a path of its own: in the same program, or behind a proxy
+/// that takes the path off or leaves it on.
+#[tokio::test]
+async fn below_a_path_sessions_sign_in_pages_and_bypassed_paths_are_where_they_should_be() {
+    let private = get(|user: dwell::axum::SignedIn| async move { user.principal().to_owned() });
+    let routes = Router::new().route("/count", axum::routing::any(count)).route("/private", private);
+    let routes = routes.route("/hook", axum::routing::any(|| async { "called" }));
+    // Browsers see the whole path, wherever the layer stands; the layer sees what is left of it.
+    let layer = || SessionLayer::development(sessions()).sign_in_page("/app/sign-in");
+    let inside = routes.clone().layer(layer().bypass("/hook").unwrap());
+    let around = Router::new().nest("/app", routes).layer(layer().bypass("/app/hook").unwrap());
+    let ways = [
+        ("nested", Router::new().nest("/app", inside.clone()), "/app"),
+        ("as a service", Router::new().nest_service("/app", inside.clone()), "/app"),
+        ("layer around", around, "/app"),
+        ("path taken off", inside, ""),
+    ];
+    for (way, app, path) in ways {
+        let at = |rest: &str| format!("{path}{rest}");
+        let first = send(&app, http("GET", &at("/count"), &[])).await;
+        let cookie = cookies(&first).remove(0);
+        assert!(first.headers()["set-cookie"].to_str().unwrap().contains("; Path=/;"), "{way}: {cookie}");
+        let lines = [("Cookie", &*cookie), ("Accept", "text/html")];
+        assert_eq!(text(send(&app, http("GET", &at("/count"), &lines)).await).await, "2", "{way}");
+        let sent = send(&app, http("GET", &at("/private"), &lines)).await;
+        assert_eq!(sent.status(), 303, "{way}");
+        assert_eq!(sent.headers()["location"], "/app/sign-in", "{way}");
+        let foreign = [("Cookie", &*cookie), ("Origin", "https://payments.example")];
+        let post = async |path: &str| send(&app, http("POST", path, &foreign)).await.status().as_u16();
+        assert_eq!(post(&at("/hook")).await, 200, "{way}");
+        assert_eq!(post(&at("/count")).await, 403, "{way}");
+        for other in ["/app/hook", "/hook/", "/h%6Fok", "/count/../hook", "/hook/app"].map(at) {
+            assert!([403, 404].contains(&post(&other).await), "{way}: {other}");
+        }
+    }
+}
+
+/// Their cookies go to the whole host, so each has a name of its own.
+#[tokio::test]
+async fn two_applications_below_two_paths_of_one_host_leave_each_other_alone() {
+    let app = |name| {
+        let site = Site::https(sessions(), HOST).unwrap().named(name).unwrap();
+        (site.clone(), Router::new().route("/count", axum::routing::any(count)).layer(SessionLayer::new(site)))
+    };
+    let ((one, one_app), (two, two_app)) = (app("one"), app("two"));
+    let both = Router::new().nest("/one", one_app).nest("/two", two_app);
+    let jar = format!("{}; {}", signed_in(&one, "ada"), signed_in(&two, "eve"));
+    for path in ["/one/count", "/two/count", "/one/count"] {
+        let answer = send(&both, http("GET", path, &[("Cookie", &jar)])).await;
+        assert_eq!(answer.status(), 200);
+        assert!(cookies(&answer).is_empty(), "{path} has its session");
+    }
+    let who = |site: &Site| Some(open(site, "GET", &[("Cookie", &jar)]).session()?.principal().unwrap()?.to_string());
+    assert_eq!((who(&one).as_deref(), who(&two).as_deref()), (Some("ada"), Some("eve")));
+    open(&one, "GET", &[("Cookie", &jar)]).session().unwrap().destroy().unwrap();
+    assert_eq!((who(&one), who(&two).as_deref()), (None, Some("eve")));
+}
+
 #[tokio::test]
 async fn of_nested_layers_the_outer_says_what_counts_and_a_passive_one_is_not_quietly_ignored() {
     let (clock, site, cookie) = timed();
