@@ -223,6 +223,21 @@ fn two_live_sessions_under_our_name_are_nobodys() {
 }
 
 #[test]
+fn more_cookies_than_are_read_make_nobody_of_the_request() {
+    let site = Site::new(Profile::Development);
+    let ours = Browser::signed_in(&site, "ada").cookie().into_bytes();
+    let long = |bytes: usize| format!("x={}", "y".repeat(bytes)).into_bytes();
+    let many = |pairs: usize| "x=y; ".repeat(pairs).into_bytes();
+    assert_eq!(found(&site, &[ours.clone(), long(16_000)]).as_deref(), Some("ada"));
+    assert_eq!(found(&site, &[ours.clone(), many(200)]).as_deref(), Some("ada"));
+    for others in [long(17_000), long(50_000), many(300), many(5_000)] {
+        assert_eq!(found(&site, &[ours.clone(), others.clone()]), None);
+        assert_eq!(found(&site, &[others, ours.clone()]), None);
+    }
+    assert_eq!(found(&site, &[ours]).as_deref(), Some("ada"), "nothing is ended by it");
+}
+
+#[test]
 fn a_session_belongs_to_the_scheme_it_was_made_under() {
     let site = Site::new(Profile::Development);
     let cookie = Browser::signed_in(&site, "ada").cookie();
