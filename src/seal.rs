@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::token::Entropy;
 
 /// 32 secret bytes.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Key([u8; Self::BYTES]);
 
 impl Key {
@@ -53,6 +53,15 @@ impl Key {
         derived
     }
 }
+
+/// In constant time, as for everything secret.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        same(&self.0, &other.0)
+    }
+}
+
+impl Eq for Key {}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -426,10 +426,9 @@ impl Options {
     }
 
     #[cfg(feature = "sim")]
-    pub(crate) fn open_simulated(&self, disk: &SimDisk, seed: u64) -> Result<Sessions> {
+    pub(crate) fn open_simulated(&self, disk: &SimDisk, entropy: crate::token::SeededEntropy) -> Result<Sessions> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let entropy = Arc::new(crate::token::SeededEntropy::new(seed));
-        let (engine, found) = Engine::open(&disk, self.check()?, entropy)?;
+        let (engine, found) = Engine::open(&disk, self.check()?, Arc::new(entropy))?;
         Ok(Sessions(Arc::new(Handle { engine, disk, found, _lock: None })))
     }
 }

@@ -18,12 +18,14 @@
 //! # Ok::<(), dwell::Error>(())
 //! ```
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Result;
 use crate::options::Options;
 use crate::sessions::Sessions;
 use crate::storage::disk::SimDisk;
+use crate::token::{Draws, SeededEntropy};
 
 /// A directory that exists in memory and can fail.
 #[derive(Debug)]
@@ -31,13 +33,14 @@ pub struct Directory {
     disk: SimDisk,
     seed: u64,
     opened: AtomicU64,
+    draws: Arc<Draws>,
 }
 
 impl Directory {
     /// An empty directory whose faults follow `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { disk: SimDisk::simulated(seed), seed, opened: AtomicU64::new(0) }
+        Self { disk: SimDisk::simulated(seed), seed, opened: AtomicU64::new(0), draws: Arc::default() }
     }
 
     /// Opens the store in it, or makes one.
@@ -47,7 +50,8 @@ impl Directory {
     pub fn open(&self, options: &Options) -> Result<Sessions> {
         // Another run of the process draws other random numbers.
         let run = self.opened.fetch_add(1, Ordering::Relaxed);
-        options.open_simulated(&self.disk, self.seed ^ run.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        let seed = self.seed ^ run.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        options.open_simulated(&self.disk, SeededEntropy::with(seed, Arc::clone(&self.draws)))
     }
 
     /// Operations that changed or synced anything so far.
@@ -70,6 +74,17 @@ impl Directory {
     /// From this operation on, `times` operations fail with this error and do nothing.
     pub fn fail_at(&self, operation: u64, times: u64, kind: std::io::ErrorKind) {
         self.disk.fail_from(operation, times, kind);
+    }
+
+    /// How often the stores in it asked for random bytes so far.
+    #[must_use]
+    pub fn draws(&self) -> u64 {
+        self.draws.made()
+    }
+
+    /// From this one on, `times` askings for random bytes get none.
+    pub fn fail_draws(&self, draw: u64, times: u64) {
+        self.draws.fail_from(draw, times);
     }
 
     /// Every file's name and content.
@@ -95,6 +110,7 @@ impl Directory {
             disk: self.disk.fork(),
             seed: self.seed.rotate_left(17),
             opened: AtomicU64::new(self.opened.load(Ordering::Relaxed)),
+            draws: Arc::default(),
         }
     }
 }

@@ -200,20 +200,52 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// A repeatable source for the simulator and for tests.
+/// A repeatable source for the simulator and for tests, which fails when it is told to.
 #[derive(Debug)]
-pub(crate) struct SeededEntropy(parking_lot::Mutex<rngs::ChaCha8Rng>);
+pub(crate) struct SeededEntropy {
+    random: parking_lot::Mutex<rngs::ChaCha8Rng>,
+    draws: std::sync::Arc<Draws>,
+}
+
+/// How often sources were asked, and which askings fail.
+#[derive(Debug, Default)]
+pub(crate) struct Draws(parking_lot::Mutex<(u64, std::ops::Range<u64>)>);
+
+#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "the simulator's"))]
+impl Draws {
+    pub(crate) fn made(&self) -> u64 {
+        self.0.lock().0
+    }
+
+    /// From this one on, so many fail.
+    pub(crate) fn fail_from(&self, draw: u64, times: u64) {
+        self.0.lock().1 = draw..draw.saturating_add(times);
+    }
+}
 
 impl SeededEntropy {
     #[cfg_attr(not(any(test, feature = "sim")), expect(dead_code, reason = "the simulator's source"))]
     pub(crate) fn new(seed: u64) -> Self {
-        Self(parking_lot::Mutex::new(rngs::ChaCha8Rng::seed_from_u64(seed)))
+        Self::with(seed, std::sync::Arc::default())
+    }
+
+    #[cfg_attr(not(any(test, feature = "sim")), expect(dead_code, reason = "the simulator's source"))]
+    pub(crate) fn with(seed: u64, draws: std::sync::Arc<Draws>) -> Self {
+        Self { random: parking_lot::Mutex::new(rngs::ChaCha8Rng::seed_from_u64(seed)), draws }
     }
 }
 
 impl Entropy for SeededEntropy {
     fn fill(&self, buffer: &mut [u8]) -> Result<()> {
-        self.0.lock().try_fill_bytes(buffer).map_err(|never| match never {})
+        let fails = {
+            let mut draws = self.draws.0.lock();
+            draws.0 += 1;
+            draws.1.contains(&(draws.0 - 1))
+        };
+        if fails {
+            return Err(Error::new(ErrorKind::Storage, "failed to read the random source, as it was told to"));
+        }
+        self.random.lock().try_fill_bytes(buffer).map_err(|never| match never {})
     }
 }
 
@@ -223,6 +255,17 @@ mod tests {
 
     fn token(seed: u64) -> Token {
         Token::random(5, &SeededEntropy::new(seed)).unwrap()
+    }
+
+    /// Does not compile if there is a `==`, which takes the longer the more of two tokens is the same.
+    #[test]
+    fn tokens_are_not_compared_with_an_operator() {
+        trait Compared<Which> {
+            const IS_ONE: () = ();
+        }
+        impl<T> Compared<()> for T {}
+        impl<T: PartialEq> Compared<u8> for T {}
+        const { <Token as Compared<_>>::IS_ONE };
     }
 
     #[test]

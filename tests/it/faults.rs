@@ -262,3 +262,83 @@ fn a_sweep_ends_with_the_disk_and_with_the_store() {
         assert!(!closes || format!("{after:?}") == format!("{before:?}"), "a store that was closed is not in trouble");
     }
 }
+
+/// A little of everything that needs random bytes: each goes through or fails with a storage error.
+fn draw(sessions: &Sessions, failed: &mut bool) -> Vec<(Token, Option<u32>)> {
+    let mut sure = Vec::new();
+    let mut say = |error: dwell::Error| {
+        assert!(matches!(error.kind(), ErrorKind::Storage | ErrorKind::Unknown), "{error:#} ({:?})", error.kind());
+        *failed = true;
+    };
+    let wait = |receipt: Result<dwell::Receipt<Token>>| receipt.and_then(dwell::Receipt::blocking_wait);
+    for number in 0..3 {
+        let session = sessions.start();
+        if let Err(error) = session.set(NUMBER, &number).and_then(|()| session.save()?.blocking_wait()) {
+            say(error);
+        } else {
+            sure.push((session.token().unwrap(), Some(number)));
+        }
+        let session = sessions.start();
+        match wait(session.sign_in("ada")) {
+            Err(error) => say(error),
+            Ok(token) => {
+                let saved = session.set(NUMBER, &number).and_then(|()| session.save()?.blocking_wait());
+                let number = saved.map(|()| number).map_err(&mut say).ok();
+                match wait(session.rotate()) {
+                    Ok(new) => {
+                        assert!(sessions.load(&token).unwrap().is_none());
+                        sure.push((new, number));
+                    }
+                    Err(error) => say(error),
+                }
+            }
+        }
+    }
+    if let Err(error) = sessions.rotate_key().and_then(dwell::Receipt::blocking_wait) {
+        say(error);
+    }
+    sure
+}
+
+#[test]
+fn without_random_bytes_nothing_begins_and_nothing_is_made_of_others() {
+    let (options, _clock) = manual();
+    let all = {
+        let directory = Directory::new(0);
+        let sessions = directory.open(&options).unwrap();
+        let mut failed = false;
+        assert_eq!(draw(&sessions, &mut failed).len(), 6);
+        assert!(!failed);
+        sessions.close().unwrap();
+        directory.draws()
+    };
+    assert!(all > 30, "{all}");
+    for (at, times) in (0..all).flat_map(|at| TIMES.map(|times| (at, times))) {
+        let directory = Directory::new(at);
+        directory.fail_draws(at, times);
+        let mut failed = false;
+        let sure = match directory.open(&options) {
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Storage, "draw {at}: {error:#}");
+                failed = true;
+                Vec::new()
+            }
+            Ok(sessions) => {
+                let sure = draw(&sessions, &mut failed);
+                failed |= sessions.close().is_err();
+                sure
+            }
+        };
+        assert!(failed, "draw {at} of {all} failed {times} times and nobody was told");
+        directory.fail_draws(0, 0);
+        let sessions = directory.open(&options).unwrap_or_else(|error| panic!("draw {at}: {error:#}"));
+        let tokens: std::collections::BTreeSet<String> =
+            sure.iter().map(|(token, _)| token.expose().to_string()).collect();
+        assert_eq!(tokens.len(), sure.len(), "no two alike");
+        for (token, number) in &sure {
+            let session = sessions.load(token).unwrap().unwrap_or_else(|| panic!("draw {at}: lost"));
+            assert!(number.is_none() || session.get(NUMBER).unwrap() == *number, "draw {at}");
+        }
+        sessions.start().sign_in("eve").unwrap().blocking_wait().unwrap();
+    }
+}

@@ -142,6 +142,26 @@ fn the_name_belongs_to_the_data_and_not_to_the_port() {
     }
 }
 
+/// A token names no file: it is read as one, or not at all.
+#[test]
+fn a_cookie_that_spells_a_path_touches_no_file() {
+    let site = Site::new(Profile::Development);
+    let ours = Browser::signed_in(&site, "ada").cookie();
+    let (name, value) = ours.split_once('=').unwrap();
+    let names = || -> std::collections::BTreeSet<_> {
+        let data = std::fs::read_dir(site.home.data()).unwrap().map(|entry| entry.unwrap().path());
+        let around = std::fs::read_dir(site.home.data().parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        data.chain(around).collect()
+    };
+    let before = names();
+    for path in ["../key", "key", "/etc/passwd", "..%2Fkey", "..\\key", ".", "..", "sid_s1A_../../key", "\u{202e}yek"] {
+        assert_eq!(found(&site, &[format!("{name}={path}").into_bytes()]), None, "{path}");
+        assert_eq!(found(&site, &[format!("{name}={path}/{value}").into_bytes()]), None, "{path}");
+    }
+    assert_eq!(names(), before);
+    assert_eq!(found(&site, &[ours.into_bytes()]).as_deref(), Some("ada"));
+}
+
 /// What a signed-in visitor's request finds when its Cookie lines are these.
 fn found(site: &Site, lines: &[Vec<u8>]) -> Option<String> {
     let request = lines.iter().fold(site.request("GET", "/whoami"), |request, line| request.with("Cookie", line));
