@@ -15,7 +15,8 @@ struct Promise<'a> {
 }
 
 fn promises(page: &str) -> Vec<Promise<'_>> {
-    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Promise |"));
+    let is_head = |line: &str| ["| Promise |", "| Class of attack |"].iter().any(|head| line.starts_with(head));
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !is_head(line));
     rows.map(|row| {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
         let [text, source, tests] = cells[..] else { panic!("three cells are due: {row}") };
@@ -68,6 +69,31 @@ fn every_promise_is_held_by_tests_that_are_there() {
         for test in tests {
             assert!(is_there(test), "`{test}` is not there any more, which holds: {text}");
         }
+    }
+}
+
+/// Whether this is a list of CVE numbers and nothing else.
+fn are_cases(source: &str) -> bool {
+    let is_number = |digits: &str| digits.len() >= 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    source.split(", ").all(|case| {
+        let parts: Vec<&str> = case.split('-').collect();
+        matches!(parts[..], ["CVE", year, number] if is_number(year) && is_number(number))
+    })
+}
+
+#[test]
+fn every_class_of_attack_has_published_cases() {
+    let page = fs::read_to_string(PAGE).unwrap();
+    let (promised, classes) = page.split_once("| Class of attack |").unwrap();
+    assert!(promised.contains("| Promise |") && !classes.contains("| Promise |"), "they are the last table");
+    let classes = promises(classes);
+    assert!(classes.len() >= 19, "{}", classes.len());
+    for Promise { text, source, .. } in &classes {
+        assert!(are_cases(source), "{text}: {source}");
+    }
+    assert!(are_cases("CVE-2020-8184, CVE-2018-1000519"));
+    for other in ["", "ASVS 7.2.1", "CVE-2020", "CVE-2020-8184,CVE-2020-8185", "CVE-20-8184", "CVE-2020-81x4"] {
+        assert!(!are_cases(other), "{other}");
     }
 }
 
