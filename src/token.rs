@@ -8,7 +8,9 @@
 use std::fmt;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
-use rand::{SeedableRng, TryRng, rngs};
+#[cfg(any(test, feature = "sim"))]
+use rand::SeedableRng;
+use rand::{TryRng, rngs};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -201,6 +203,7 @@ impl Entropy for OsEntropy {
 }
 
 /// A repeatable source for the simulator and for tests, which fails when it is told to.
+#[cfg(any(test, feature = "sim"))]
 #[derive(Debug)]
 pub(crate) struct SeededEntropy {
     random: parking_lot::Mutex<rngs::ChaCha8Rng>,
@@ -208,10 +211,11 @@ pub(crate) struct SeededEntropy {
 }
 
 /// How often sources were asked, and which askings fail.
+#[cfg(any(test, feature = "sim"))]
 #[derive(Debug, Default)]
 pub(crate) struct Draws(parking_lot::Mutex<(u64, std::ops::Range<u64>)>);
 
-#[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "the simulator's"))]
+#[cfg(feature = "sim")]
 impl Draws {
     pub(crate) fn made(&self) -> u64 {
         self.0.lock().0
@@ -223,18 +227,19 @@ impl Draws {
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
 impl SeededEntropy {
-    #[cfg_attr(not(any(test, feature = "sim")), expect(dead_code, reason = "the simulator's source"))]
+    #[cfg(test)]
     pub(crate) fn new(seed: u64) -> Self {
         Self::with(seed, std::sync::Arc::default())
     }
 
-    #[cfg_attr(not(any(test, feature = "sim")), expect(dead_code, reason = "the simulator's source"))]
     pub(crate) fn with(seed: u64, draws: std::sync::Arc<Draws>) -> Self {
         Self { random: parking_lot::Mutex::new(rngs::ChaCha8Rng::seed_from_u64(seed)), draws }
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
 impl Entropy for SeededEntropy {
     fn fill(&self, buffer: &mut [u8]) -> Result<()> {
         let fails = {

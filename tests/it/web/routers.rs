@@ -193,7 +193,7 @@ async fn two_applications_below_two_paths_of_one_host_leave_each_other_alone() {
     }
     let who = |site: &Site| Some(open(site, "GET", &[("Cookie", &jar)]).session()?.principal().unwrap()?.to_string());
     assert_eq!((who(&one).as_deref(), who(&two).as_deref()), (Some("ada"), Some("eve")));
-    open(&one, "GET", &[("Cookie", &jar)]).session().unwrap().destroy().unwrap();
+    open(&one, "GET", &[("Cookie", &jar)]).session().unwrap().destroy().unwrap().blocking_wait().unwrap();
     assert_eq!((who(&one), who(&two).as_deref()), (None, Some("eve")));
 }
 
