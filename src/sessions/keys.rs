@@ -17,7 +17,8 @@ pub struct KeyInfo {
     pub active: bool,
     /// When it was made, by the wall clock of that moment.
     pub made: Timestamp,
-    /// Live sessions whose token goes with it.
+    /// Live sessions that go with it, by their token or by the successor that their client is offered: as many as
+    /// [dropping](Sessions::drop_key) it would end. A session can go with two keys.
     pub sessions: usize,
 }
 

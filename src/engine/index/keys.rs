@@ -38,16 +38,24 @@ impl Index {
         }
     }
 
-    /// How many live sessions go with each key. Visits every slot there is.
+    /// How many live sessions go with each key, by their token or the successor on offer: what dropping it would end. One
+    /// whose two tokens go with two keys counts for both. Visits every slot there is.
     pub(crate) fn count_keys(&self, now: Tick) -> [usize; KEY_IDS as usize] {
         let mut counts = [0; KEY_IDS as usize];
-        self.for_each(|_, slot| {
-            if now < slot.deadline(&self.profiles)
-                && let Some(count) = counts.get_mut(usize::from(slot.key_id()))
-            {
-                *count += 1;
-            }
-        });
+        for shard in &self.shards {
+            shard.for_each(&mut |shard, place, slot| {
+                if now >= slot.deadline(&self.profiles) {
+                    return;
+                }
+                let offered = shard.others.get(place).filter(|other| other.overlap == Tick(0));
+                let offered = offered.map(|other| other.key_id).filter(|key_id| *key_id != slot.key_id());
+                for key_id in [Some(slot.key_id()), offered].into_iter().flatten() {
+                    if let Some(count) = counts.get_mut(usize::from(key_id)) {
+                        *count += 1;
+                    }
+                }
+            });
+        }
         counts
     }
 }
@@ -94,7 +102,7 @@ mod tests {
             assert!(file(&index, row, key_id, other));
         }
         let counts = index.count_keys(Tick(5));
-        assert_eq!((counts[0], counts[1], counts[63], counts.iter().sum::<usize>()), (2, 2, 1, 5));
+        assert_eq!((counts[0], counts[1], counts[63], counts.iter().sum::<usize>()), (2, 3, 1, 6));
         assert_eq!(index.count_keys(Tick(1000)).iter().sum::<usize>(), 0, "their time is over");
         assert_eq!(leave(&index, 63), [5]);
         assert_eq!(leave(&index, 2), [0; 0]);
