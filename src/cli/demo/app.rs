@@ -82,7 +82,8 @@ fn asset(media_type: &'static str, text: &'static str) -> Response {
 }
 
 /// Bounds what a request may send, and reads its body before anything is decided: a refusal that leaves half a body
-/// behind would break the connection for the next request. Tells browsers to stay on HTTPS where that is spoken.
+/// behind would break the connection for the next request. Tells browsers what they heed under some profiles only: to stay
+/// on HTTPS where that is spoken, and, except for plain names of a local network, that no other page shares the window.
 async fn around(State(profile): State<Profile>, request: Request, next: Next) -> Response {
     let mut response = match whole(request).await {
         Ok(request) => next.run(request).await,
@@ -91,6 +92,10 @@ async fn around(State(profile): State<Profile>, request: Request, next: Next) ->
     if profile == Profile::Https {
         let year = HeaderValue::from_static("max-age=31536000; includeSubDomains");
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, year);
+    }
+    if profile != Profile::Lan {
+        let policy = HeaderName::from_static("cross-origin-opener-policy");
+        response.headers_mut().insert(policy, HeaderValue::from_static("same-origin"));
     }
     response
 }
@@ -115,7 +120,6 @@ async fn protect(mut response: Response) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
