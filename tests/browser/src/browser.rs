@@ -22,8 +22,7 @@ use crate::process::PATIENCE;
 const PACE: Duration = Duration::from_millis(40);
 
 /// Only this machine, whatever a page or the browser itself would like to reach.
-const HOSTS: &str =
-    "--host-resolver-rules=MAP app.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost";
+const HOSTS: &str = "--host-resolver-rules=MAP *.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost";
 
 /// A Chromium without a window, with a profile of its own.
 pub struct Browser {
@@ -106,9 +105,14 @@ impl Browser {
         before
     }
 
-    /// Goes to another tab.
-    pub fn go_to_tab(&self, tab: WindowHandle) {
-        self.runtime.block_on(self.client.switch_to_window(tab)).expect("the tab is there");
+    /// Goes to another tab, and says which it came from.
+    pub fn go_to_tab(&self, tab: WindowHandle) -> WindowHandle {
+        let before = self.runtime.block_on(async {
+            let before = self.client.window().await?;
+            self.client.switch_to_window(tab).await?;
+            Ok::<_, CmdError>(before)
+        });
+        before.expect("the tab is there")
     }
 
     /// The address that is shown.
@@ -203,6 +207,15 @@ impl Browser {
         let mut cookies = self.cookies();
         assert!(cookies.len() <= 1, "{cookies:?}");
         cookies.pop()
+    }
+
+    /// The session's cookie as the demo in this browser's page names it, where other programs of the host have theirs too.
+    #[must_use]
+    pub fn cookie_named(&self, name: &str) -> Option<Cookie<'static>> {
+        let mut found = self.cookies().into_iter().filter(|cookie| cookie.name() == name);
+        let cookie = found.next();
+        assert!(found.next().is_none(), "there are two of {name}");
+        cookie
     }
 
     /// Waits until the session's cookie is another one than this.

@@ -1,11 +1,9 @@
 //! What has to be on the machine, and what is said where it is not.
 
-use std::collections::BTreeSet;
 use std::env;
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 /// The program of this name. System programs count too: Debian keeps nginx out of people's `PATH`.
 fn program(name: &str) -> Option<PathBuf> {
@@ -14,19 +12,17 @@ fn program(name: &str) -> Option<PathBuf> {
     directories.map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
-/// The program of this name. Without it there is no `what` to tell a story with, which is said once for each `what`.
-pub(crate) fn needed(name: &str, what: &'static str) -> Option<PathBuf> {
-    static SAID: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+/// The program of this name. Without it there is no `what` to tell this story with, or the part of it that comes now:
+/// said for each story, because a story that was not told passes and proves nothing.
+pub(crate) fn needed(name: &str, what: &str, story: &str) -> Option<PathBuf> {
     let found = program(name);
     if found.is_none() {
         assert!(
             env::var_os("DWELL_BROWSER").is_none_or(|value| value != "require"),
             "`{name}` is not installed, and DWELL_BROWSER=require asks for it"
         );
-        if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(what) {
-            // Not by `eprintln!`, which the test runner keeps to itself unless the test fails.
-            let _ = writeln!(io::stderr(), "\n!!! skipped: no {what} (`{name}` is not installed)\n");
-        }
+        // Not by `eprintln!`, which the test runner keeps to itself unless the test fails.
+        let _ = writeln!(io::stderr(), "\n!!! skipped: the story `{story}`: no {what} (`{name}` is not installed)\n");
     }
     found
 }

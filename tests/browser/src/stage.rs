@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use crate::browser::Browser;
 use crate::driver::Driver;
 use crate::needs;
-use crate::proxy::Proxy;
+use crate::proxy::{NAME, Proxy};
 use crate::server::Server;
+use crate::site::Site;
 use crate::stranger::Stranger;
 
 /// What a story is told with. Whatever it started ends with it.
@@ -25,8 +26,8 @@ pub struct Stage {
 
 /// Tells a story, or says that it cannot be told here. The name is the first part of its screenshots' names.
 pub fn story(name: &str, tell: impl FnOnce(&Stage)) {
-    let Some(chromium) = needs::needed("chromium", "chromium") else { return };
-    let Some(driver) = needs::needed("chromedriver", "chromium") else { return };
+    let Some(chromium) = needs::needed("chromium", "chromium", name) else { return };
+    let Some(driver) = needs::needed("chromedriver", "chromium", name) else { return };
     let directory = tempfile::tempdir().expect("a directory can be made");
     let driver = Driver::start(&driver, directory.path());
     tell(&Stage { name: name.to_owned(), chromium, driver, directory, made: Cell::new(0) });
@@ -51,18 +52,44 @@ impl Stage {
         Browser::start(&self.driver.url(), &self.chromium, &self.fresh("browser"), &self.shots(), false)
     }
 
-    /// Starts a proxy that speaks TLS, or says that there is none.
+    /// Prepares a proxy that speaks TLS, or says that there is none.
     #[must_use]
     pub fn proxy(&self) -> Option<Proxy> {
-        let nginx = needs::needed("nginx", "nginx")?;
-        let openssl = needs::needed("openssl", "nginx")?;
-        Some(Proxy::prepare(nginx, &openssl, self.fresh("proxy")))
+        self.proxy_named(NAME)
     }
 
-    /// Serves pages that mean the visitors of this server no good, from another port of the same host.
+    fn proxy_named(&self, name: &str) -> Option<Proxy> {
+        let nginx = needs::needed("nginx", "nginx", &self.name)?;
+        let openssl = needs::needed("openssl", "nginx", &self.name)?;
+        Some(Proxy::prepare(nginx, &openssl, self.fresh("proxy"), name))
+    }
+
+    /// Starts the demo in this profile, where its visitors would find it: see [`Site`]. Says so if there is no proxy for
+    /// a profile that wants one.
     #[must_use]
-    pub fn stranger(&self, victim: &Server) -> Stranger {
-        Stranger::start(&victim.origin())
+    pub fn site(&self, profile: &str, options: &[&str]) -> Option<Site> {
+        self.site_named(profile, NAME, options)
+    }
+
+    /// The same; behind a proxy under this name, which ends in `.test`.
+    #[must_use]
+    pub fn site_named(&self, profile: &str, name: &str, options: &[&str]) -> Option<Site> {
+        let proxy = if profile == "https" { Some(self.proxy_named(name)?) } else { None };
+        Some(self.site_behind(profile, proxy, options))
+    }
+
+    /// The same behind this proxy, if any.
+    #[must_use]
+    pub fn site_behind(&self, profile: &str, proxy: Option<Proxy>, options: &[&str]) -> Site {
+        Site::start(profile, options, proxy, |profile, options| self.serve(profile, options))
+    }
+
+    /// Serves pages that mean the visitors of this site no good.
+    #[must_use]
+    pub fn stranger(&self, victim: &Site) -> Stranger {
+        // Only a site behind a proxy has strangers behind one, so there is one.
+        let proxy = victim.is_behind_proxy().then(|| self.proxy_named(NAME).expect("there is nginx"));
+        Stranger::start(victim, proxy)
     }
 
     /// Where a directory can be made that nothing has been in.

@@ -51,7 +51,7 @@ fn it_is_told_through_nginx() {
     story("live-https", |stage| {
         let Some(mut proxy) = stage.proxy() else { return };
         let server = stage.serve("https", &["--allow-host", &proxy.host(), "--trusted-proxy", "127.0.0.1"]);
-        proxy.start(&server);
+        proxy.start(server.address());
         let [here, there] = [(); 2].map(|()| stage.browser());
         for browser in [&there, &here] {
             browser.open(&proxy.url("/"));

@@ -8,7 +8,7 @@ fn https_behind_nginx() {
         let Some(mut proxy) = stage.proxy() else { return };
         let options = ["--allow-host", &proxy.host(), "--trusted-proxy", "127.0.0.1"];
         let mut server = stage.serve("https", &options);
-        proxy.start(&server);
+        proxy.start(server.address());
         let browser = stage.browser();
         browser.open(&proxy.url("/"));
         browser.sign_in("ada");
@@ -47,7 +47,7 @@ fn https_behind_nginx_without_scripts() {
     story("https-plain", |stage| {
         let Some(mut proxy) = stage.proxy() else { return };
         let mut server = stage.serve("https", &["--allow-host", &proxy.host(), "--trusted-proxy", "127.0.0.1"]);
-        proxy.start(&server);
+        proxy.start(server.address());
         let browser = stage.browser_without_scripts();
         browser.open(&proxy.url("/"));
         browser.sign_in("ada");
