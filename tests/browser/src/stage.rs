@@ -71,7 +71,7 @@ impl Stage {
         self.site_named(profile, NAME, options)
     }
 
-    /// The same; behind a proxy under this name, which ends in `.test`.
+    /// The same; if it is behind a proxy, then under this name, which ends in `.test`.
     #[must_use]
     pub fn site_named(&self, profile: &str, name: &str, options: &[&str]) -> Option<Site> {
         let proxy = if profile == "https" { Some(self.proxy_named(name)?) } else { None };

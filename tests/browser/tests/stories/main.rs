@@ -9,3 +9,4 @@ mod plain_forms;
 mod proxy;
 mod restart;
 mod strangers;
+mod two_instances;
