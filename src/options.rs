@@ -191,8 +191,9 @@ impl Options {
     /// [`Session::token`](crate::Session::token); the web layer sets it as the cookie. The first request that comes with the
     /// successor puts it in force. From then on the token before opens the session for the
     /// [overlap](Self::rotation_overlap) only, and whoever shows it after that ends the session
-    /// ([`EndReason::Replayed`](crate::EndReason::Replayed)): one of two who have it has stolen it. A client that never
-    /// takes the successor up goes on with the token it has.
+    /// ([`EndReason::Replayed`](crate::EndReason::Replayed)): one of two who have it has stolen it. It is remembered until
+    /// the next successor is offered, and unknown like any other text afterwards. A client that never takes the successor
+    /// up goes on with the token it has.
     ///
     /// Nothing else changes: handles, tokens for pages and [`id`](crate::Session::id) stay. Costs two writes behind for
     /// each rotation, and some 20 to 60 bytes of memory for each session. At least a second; fractions of one do not
