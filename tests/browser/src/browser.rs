@@ -115,6 +115,13 @@ impl Browser {
         before.expect("the tab is there")
     }
 
+    /// Goes to the tab of this number, in the order in which they were opened.
+    pub fn go_to_tab_number(&self, number: usize) {
+        let tabs = self.runtime.block_on(self.client.windows()).expect("there are tabs");
+        let tab = tabs.into_iter().nth(number).expect("there are as many tabs");
+        self.go_to_tab(tab);
+    }
+
     /// The address that is shown.
     #[must_use]
     pub fn address(&self) -> String {

@@ -24,6 +24,7 @@ mod stranger;
 pub use self::browser::Browser;
 pub use self::http::{Answer, request};
 pub use self::page::Seen;
+pub use self::process::wait_until;
 pub use self::proxy::{NAME, Proxy};
 pub use self::server::Server;
 pub use self::site::Site;

@@ -9,6 +9,14 @@ use std::time::{Duration, Instant};
 /// How long any program may take to say or do what is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Looks again and again, until it is so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+    }
+}
+
 /// A running program; killed when dropped.
 pub(crate) struct Process {
     child: Child,

@@ -69,6 +69,11 @@ impl Site {
         &self.server
     }
 
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
     /// `kill -9`, and starts it again on the same data.
     pub fn restart(&mut self) {
         self.server.kill();

@@ -1,8 +1,6 @@
 //! The end of a session is told at once, in words, to a page that nobody touches.
 
-use std::time::{Duration, Instant};
-
-use dwell_browser_tests::{Browser, Server, request, story};
+use dwell_browser_tests::{Browser, Server, request, story, wait_until};
 
 /// What the page says by itself; nothing is pressed and nothing loaded again.
 fn is_told(browser: &Browser, why: &str) {
@@ -13,14 +11,8 @@ fn is_told(browser: &Browser, why: &str) {
 /// Waits until as many pages listen.
 fn expect_listeners(server: &Server, host: &str, count: usize) {
     let wanted = format!("\"streams\":{count}");
-    let start = Instant::now();
-    loop {
-        let health = request(server.address(), "GET", "/healthz", &[("Host", host)], "");
-        if health.body.contains(&wanted) {
-            return;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "not {count}: {health:?}");
-    }
+    let health = || request(server.address(), "GET", "/healthz", &[("Host", host)], "").body;
+    wait_until(&wanted, || health().contains(&wanted));
 }
 
 #[test]
