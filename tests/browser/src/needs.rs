@@ -22,7 +22,7 @@ pub(crate) fn needed(name: &str, what: &str, story: &str) -> Option<PathBuf> {
             "`{name}` is not installed, and DWELL_BROWSER=require asks for it"
         );
         // Not by `eprintln!`, which the test runner keeps to itself unless the test fails.
-        let _ = writeln!(io::stderr(), "\n!!! skipped: the story `{story}`: no {what} (`{name}` is not installed)\n");
+        let _ = writeln!(io::stderr(), "\n!!! story `{story}`: skipped: no {what} (`{name}` is not installed)\n");
     }
     found
 }
