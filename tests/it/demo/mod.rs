@@ -25,6 +25,7 @@ mod methods;
 mod origin;
 mod page;
 mod races;
+mod raw;
 mod restart;
 mod secrets;
 mod sign_in;
