@@ -14,7 +14,7 @@ use crate::error::Result;
 pub(crate) trait Gate: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Throttled` if none may begin for this client now.
-    fn admit(&self, address: Option<IpAddr>) -> Result<()>;
+    fn admit(&self, caller: &Caller) -> Result<()>;
 }
 
 /// Notes about one request.
@@ -33,7 +33,7 @@ impl Visit {
 
     /// Asks whether one more anonymous session may begin.
     pub(super) fn begin(&self) -> Result<()> {
-        self.gate.as_ref().map_or(Ok(()), |gate| gate.admit(self.caller.address))
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.admit(&self.caller))
     }
 
     pub(crate) const fn caller(&self) -> &Caller {
@@ -64,6 +64,8 @@ impl Visit {
 pub(crate) struct Caller {
     pub(crate) user_agent: Box<str>,
     pub(crate) address: Option<IpAddr>,
+    /// The address is the connection's, and nothing says that it passes something on.
+    pub(crate) is_direct: bool,
     /// The number of the profile that the request came by; zero is none.
     pub(crate) door: u8,
     /// Makes of a `User-Agent` what a person recognises.

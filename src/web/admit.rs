@@ -119,9 +119,11 @@ impl Site {
     fn caller(&self, request: &Request<'_>) -> Caller {
         let user_agent = request.user_agent.once().unwrap_or_default();
         let cut = user_agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(user_agent);
+        let client = forwarded::client(request, &self.get().proxies);
         Caller {
             user_agent: String::from_utf8_lossy(cut).into(),
-            address: forwarded::client_address(request, &self.get().proxies),
+            address: client.address,
+            is_direct: client.is_direct,
             door: self.door(),
             describe: Some(device::label),
         }

@@ -20,7 +20,7 @@ use governor::{Quota, RateLimiter};
 use super::site::Profile;
 use crate::engine::Flaw;
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::Gate;
+use crate::session::{Caller, Gate};
 use crate::sessions::Sessions;
 
 /// How fast new anonymous sessions may begin through a [`Site`](super::Site): each costs memory and disk, and a stranger
@@ -115,12 +115,12 @@ impl Flood {
         Self { clients, all, time, tidied: AtomicU32::new(0), told }
     }
 
-    fn check_client(&self, address: Option<IpAddr>) -> Result<()> {
+    fn check_client(&self, caller: &Caller) -> Result<()> {
         let Some(clients) = &self.clients else { return Ok(()) };
-        if address.is_none() && !self.told.swap(true, Ordering::Relaxed) {
+        if caller.address.is_none() && !self.told.swap(true, Ordering::Relaxed) {
             self.time.0.note_flaw(Flaw::NoAddress, true);
         }
-        let Some(client) = address.and_then(client) else { return Ok(()) };
+        let Some(client) = client(caller) else { return Ok(()) };
         if clients.len() >= CLIENTS_MAX {
             let now = self.time.0.now().0;
             // Looking through all of them takes a while, so at most once a second.
@@ -140,15 +140,15 @@ impl Flood {
 }
 
 impl Gate for Flood {
-    fn admit(&self, address: Option<IpAddr>) -> Result<()> {
-        self.check(address).inspect_err(|_| self.time.0.note_flaw(Flaw::Flood, false))
+    fn admit(&self, caller: &Caller) -> Result<()> {
+        self.check(caller).inspect_err(|_| self.time.0.note_flaw(Flaw::Flood, false))
     }
 }
 
 impl Flood {
-    fn check(&self, address: Option<IpAddr>) -> Result<()> {
+    fn check(&self, caller: &Caller) -> Result<()> {
         // First, so that one client does not use up what all have.
-        self.check_client(address)?;
+        self.check_client(caller)?;
         let Some(all) = &self.all else { return Ok(()) };
         all.check().map_err(|over| {
             let wait = over.wait_time_from(self.time.now());
@@ -161,9 +161,11 @@ fn too_many(message: &'static str, wait: Duration) -> Error {
     Error::new(ErrorKind::Throttled, message).retry_after_at_least(wait)
 }
 
-fn client(address: IpAddr) -> Option<Client> {
-    match address.to_canonical() {
-        address if address.is_loopback() => None,
+/// Who is on this machine is none among many; unless a proxy here passes it on and does not make clear for whom, which a
+/// client's own header can bring about.
+fn client(caller: &Caller) -> Option<Client> {
+    match caller.address?.to_canonical() {
+        address if address.is_loopback() && caller.is_direct => None,
         IpAddr::V4(address) => Some(Client::V4(address)),
         IpAddr::V6(address) => Some(Client::V6((address.to_bits() >> 64) as u64)),
     }
@@ -203,16 +205,20 @@ mod tests {
         Some(text.parse().unwrap())
     }
 
+    fn caller(address: Option<IpAddr>) -> Caller {
+        Caller { address, is_direct: true, ..Caller::default() }
+    }
+
     /// How many in a row get in.
     fn burst(flood: &Flood, address: Option<IpAddr>) -> usize {
-        (0..1000).take_while(|_| flood.admit(address).is_ok()).count()
+        (0..1000).take_while(|_| flood.admit(&caller(address)).is_ok()).count()
     }
 
     #[test]
     fn a_client_begins_so_many_at_once_and_then_so_many_a_minute() {
         let (clock, flood) = flood(NewSessions::default());
         assert_eq!(burst(&flood, address("192.0.2.1")), 40);
-        let error = flood.admit(address("192.0.2.1")).unwrap_err();
+        let error = flood.admit(&caller(address("192.0.2.1"))).unwrap_err();
         assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Throttled, Some(Duration::from_secs(3))));
         clock.advance(Duration::from_secs(3));
         assert_eq!(burst(&flood, address("192.0.2.1")), 1);
@@ -243,10 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_on_this_machine_is_a_client_where_it_does_not_tell_for_whom() {
+        let (_, flood) = flood(NewSessions::default());
+        let passed_on = Caller { is_direct: false, ..caller(address("127.0.0.1")) };
+        assert_eq!((0..1000).take_while(|_| flood.admit(&passed_on).is_ok()).count(), 40);
+        assert_eq!(burst(&flood, address("127.0.0.1")), 160, "who is here is held to the limit for all");
+    }
+
+    #[test]
     fn one_client_does_not_use_up_what_all_have() {
         let (_, flood) = flood(NewSessions::default());
         for _ in 0..10_000 {
-            let _ = flood.admit(address("192.0.2.1"));
+            let _ = flood.admit(&caller(address("192.0.2.1")));
         }
         assert_eq!(burst(&flood, None), 160);
     }
@@ -256,7 +270,7 @@ mod tests {
         let (clock, flood) = flood(NewSessions::default().per_second(0));
         let clients = |flood: &Flood| flood.clients.as_ref().unwrap().len();
         for n in 0..u32::try_from(2 * CLIENTS_MAX).unwrap() {
-            assert!(flood.admit(Some(Ipv4Addr::from_bits(0x0a00_0000 + n).into())).is_ok());
+            assert!(flood.admit(&caller(Some(Ipv4Addr::from_bits(0x0a00_0000 + n).into()))).is_ok());
         }
         assert_eq!(clients(&flood), CLIENTS_MAX);
         clock.advance(Duration::from_secs(200));

@@ -9,39 +9,77 @@ use ipnet::IpNet;
 
 use super::request::{Line, Request};
 
-/// The peer's address or, behind proxies of ours, the last one that none of them has.
-pub(super) fn client_address(request: &Request<'_>, proxies: &[IpNet]) -> Option<IpAddr> {
-    let peer = request.peer.map(|peer| peer.ip().to_canonical())?;
-    let is_proxy = |address: &IpAddr| proxies.iter().any(|network| network.contains(address));
-    // With both headers one of them may be the client's own.
-    let both = request.forwarded != Line::Absent && !request.forwarded_for.is_empty();
-    if !is_proxy(&peer) || both {
-        return Some(peer);
-    }
-    let hops: Vec<Option<IpAddr>> = match request.forwarded {
-        Line::Once(line) => split(line).map(forwarded_for).collect(),
-        _ => request.forwarded_for.iter().flat_map(|line| split(line)).map(address).collect(),
+/// Who sent a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    /// The peer's address or, behind proxies of ours, the last one that none of them has.
+    pub(super) address: Option<IpAddr>,
+    /// No proxy of ours says that it passes something on.
+    pub(super) is_direct: bool,
+}
+
+pub(super) fn client(request: &Request<'_>, proxies: &[IpNet]) -> Client {
+    let Some(peer) = request.peer.map(|peer| peer.ip().to_canonical()) else {
+        return Client { address: None, is_direct: true };
     };
+    let is_silent = request.forwarded == Line::Absent && request.forwarded_for.is_empty();
+    if is_silent || !is_proxy(&peer, proxies) {
+        return Client { address: Some(peer), is_direct: true };
+    }
+    let standard = || match request.forwarded {
+        Line::Once(line) => Some(farthest(peer, split(line).map(forwarded_for).collect(), proxies)),
+        Line::Absent | Line::Repeated => None,
+    };
+    let custom = || {
+        let hops = request.forwarded_for.iter().flat_map(|line| split(line)).map(address);
+        farthest(peer, hops.collect(), proxies)
+    };
+    // With both headers one of them may be the client's own, unless they agree.
+    let address = match (request.forwarded, request.forwarded_for.is_empty()) {
+        (Line::Absent, _) => Some(custom()),
+        (_, true) => standard(),
+        (_, false) => standard().filter(|address| *address == custom()),
+    };
+    Client { address: Some(address.unwrap_or(peer)), is_direct: false }
+}
+
+fn is_proxy(address: &IpAddr, proxies: &[IpNet]) -> bool {
+    proxies.iter().any(|network| network.contains(address))
+}
+
+/// From the end, as far as known proxies wrote it.
+fn farthest(peer: IpAddr, hops: Vec<Option<IpAddr>>, proxies: &[IpNet]) -> IpAddr {
     let mut client = peer;
     for hop in hops.into_iter().rev() {
         let Some(hop) = hop else { break };
         client = hop;
-        if !is_proxy(&hop) {
+        if !is_proxy(&hop, proxies) {
             break;
         }
     }
-    Some(client)
+    client
 }
 
 fn split(line: &[u8]) -> impl Iterator<Item = &str> {
     line.split(|&byte| byte == b',').map(|part| std::str::from_utf8(part).unwrap_or_default().trim())
 }
 
-/// The `for` of one element of a `Forwarded` line (RFC 7239, 4).
+/// The `for` of one element of a `Forwarded` line (RFC 7239, 4). What is quoted may be the client's, as a host is: where
+/// that has signs in it that part a line, it is not read.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
-    let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let (_, node) = pairs.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
-    address(node.trim_matches('"'))
+    let mut node = None;
+    for pair in element.split(';') {
+        if pair.contains('\\') || pair.matches('"').count() % 2 == 1 {
+            return None;
+        }
+        let of = pair.trim().split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("for"));
+        if let Some((_, value)) = of
+            && node.replace(value).is_some()
+        {
+            return None;
+        }
+    }
+    address(node?.trim_matches('"'))
 }
 
 /// An address, with or without a port.
@@ -55,15 +93,16 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn address_of(proxies: &[&str], peer: &str, headers: &[(&'static str, &'static [u8])]) -> String {
+    fn client_of(proxies: &[&str], peer: &str, headers: &[(&'static str, &'static [u8])]) -> (String, bool) {
         let request = Request::new("GET").headers(headers.iter().copied()).peer_address(peer.parse().unwrap());
         let network = |text: &&str| text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).unwrap();
-        client_address(&request, &proxies.iter().map(network).collect::<Vec<_>>()).unwrap().to_string()
+        let client = client(&request, &proxies.iter().map(network).collect::<Vec<_>>());
+        (client.address.unwrap().to_string(), client.is_direct)
     }
 
     #[test]
     fn forwarding_headers_count_only_from_proxies() {
-        let address_of = |peer: &str, headers: &[_]| address_of(&["10.0.0.0/8", "::1"], peer, headers);
+        let address_of = |peer: &str, headers: &[_]| client_of(&["10.0.0.0/8", "::1"], peer, headers).0;
         let spoofed: &[(&str, &[u8])] = &[("X-Forwarded-For", b"1.2.3.4")];
         assert_eq!(address_of("192.0.2.1:5", spoofed), "192.0.2.1");
         assert_eq!(address_of("10.0.0.1:5", spoofed), "1.2.3.4");
@@ -76,5 +115,32 @@ mod tests {
         assert_eq!(address_of("10.0.0.1:5", rfc), "2001:db8::1");
         let both: &[(&str, &[u8])] = &[("Forwarded", b"for=6.6.6.6"), ("X-Forwarded-For", b"1.2.3.4")];
         assert_eq!(address_of("10.0.0.1:5", both), "10.0.0.1");
+    }
+
+    #[test]
+    fn two_headers_count_where_they_agree_and_nobody_escapes_by_sending_one() {
+        let client_of = |headers: &[_]| client_of(&["127.0.0.1"], "127.0.0.1:5", headers);
+        let (proxy, passed_on) = ("127.0.0.1".to_owned(), false);
+        let (ours, theirs): ((_, &[u8]), (_, &[u8])) =
+            (("X-Forwarded-For", b"192.0.2.1"), ("Forwarded", b"for=203.0.113.9"));
+        assert_eq!(client_of(&[ours, theirs]), (proxy.clone(), passed_on));
+        assert_eq!(
+            client_of(&[ours, ("Forwarded", b"for=6.6.6.6, for=192.0.2.1")]),
+            ("192.0.2.1".to_owned(), passed_on)
+        );
+        assert_eq!(client_of(&[theirs, ("Forwarded", b"for=192.0.2.1")]), (proxy.clone(), passed_on), "two lines");
+        assert_eq!(client_of(&[("Forwarded", b"for=192.0.2.1, for=unknown")]), (proxy.clone(), passed_on));
+        assert_eq!(client_of(&[("X-Forwarded-For", b"")]), (proxy.clone(), passed_on));
+        for line in [
+            &b"host=\"a;for=6.6.6.6\";for=192.0.2.1"[..],
+            b"host=\"a, for=6.6.6.6\";for=192.0.2.1",
+            b"host=\"a\\\";for=6.6.6.6;x=\\\"b\";for=192.0.2.1",
+            b"for=6.6.6.6;for=192.0.2.1",
+        ] {
+            let told = client_of(&[("Forwarded", line)]);
+            assert_eq!(told, (proxy.clone(), passed_on), "{}", line.escape_ascii());
+        }
+        assert_eq!(client_of(&[("Forwarded", b"host=\"a\";For=\"192.0.2.1\"")]), ("192.0.2.1".to_owned(), passed_on));
+        assert_eq!(client_of(&[]), (proxy, true), "a program on the proxy's own machine");
     }
 }
