@@ -20,7 +20,7 @@ pub(super) enum SameSite {
 }
 
 /// Everything about the cookie but its value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CookieRules {
     pub(super) name: String,
     pub(super) secure: bool,

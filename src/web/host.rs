@@ -110,7 +110,7 @@ pub(super) fn is_own_origin(origin: &[u8], scheme: Scheme, host: &Authority) -> 
 }
 
 /// Which hosts are ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostRules {
     pub(super) scheme: Scheme,
     /// `127.0.0.1`, `[::1]` and `localhost`.

@@ -336,6 +336,23 @@ impl Site {
         &self.0.token_field
     }
 
+    /// Whether a request that passed the checks of one of the two has passed those of the other.
+    #[cfg(feature = "axum")]
+    pub(super) fn checks_like(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.get(), other.get());
+        let names = |rules: &Rules| {
+            let Rules { token_field, token_header, companion_header, session_header, .. } = rules;
+            [token_field, token_header, companion_header, session_header].map(String::clone)
+        };
+        Arc::ptr_eq(&self.0, &other.0)
+            || (ours.profile, ours.tracking, ours.companion) == (theirs.profile, theirs.tracking, theirs.companion)
+                && ours.log_only == theirs.log_only
+                && ours.cookie == theirs.cookie
+                && ours.hosts == theirs.hosts
+                && ours.trusted == theirs.trusted
+                && names(ours) == names(theirs)
+    }
+
     /// What sessions that are made here are marked with: they count under no other profile.
     pub(super) fn door(&self) -> u8 {
         self.0.profile as u8 | self.0.tracking as u8

@@ -208,6 +208,9 @@ impl SessionLayer {
             Some(same) if self.streams && !same.streams => {
                 "a layer for streams inside another of the same store comes too late; put its routes beside the others"
             }
+            Some(same) if !same.exchange.site().checks_like(&self.site) => {
+                "a layer inside another of the same store comes too late for checks of its own; put its routes beside the others"
+            }
             Some(_) => return None,
             None if outer.around().any(|current| current.exchange.site().cookie_name() == self.site.cookie_name()) => {
                 "two stores cover this route under one cookie name; give one of them a name of its own"

@@ -36,7 +36,8 @@
 //! [`Router::route_layer`](::axum::Router::route_layer) its routes only. Routes that are added afterwards are not
 //! covered, so an extractor on them answers 500 and says so. In a nested or merged router the layer covers what it was
 //! put on. The same store layered twice is one layer: the outer, which also decides whether a request is
-//! [passive](SessionLayer::passive). Two stores in one application keep apart by
+//! [passive](SessionLayer::passive). An inner one whose site checks something else comes too late: it answers 500 and says
+//! so. Two stores in one application keep apart by
 //! [`Site::named`](crate::web::Site::named); where both cover a route, the extractors take the inner one's session and
 //! [`exchange_of`] finds the other's.
 //!

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::Request as HttpRequest;
-use axum::routing::get;
+use axum::routing::{get, post};
 use dwell::axum::{SessionLayer, exchange_of};
 use dwell::{ManualClock, Session};
 use http_body_util::{BodyExt, Empty, Full};
@@ -227,6 +227,40 @@ async fn of_nested_layers_the_outer_says_what_counts_and_a_passive_one_is_not_qu
     assert_eq!(left(), 3 * MINUTES_10);
     let clash = send(&app(&polls, &layer), http("GET", "/", &[("X-Poll", "1")])).await;
     assert!(text(clash).await.contains("comes too late"));
+}
+
+#[tokio::test]
+async fn an_inner_layer_that_checks_other_things_than_the_outer_is_not_quietly_ignored() {
+    let store = sessions();
+    let site = || Site::development(store.clone());
+    let app = |inner: Site, outer: Site| {
+        let inside = Router::new().route("/count", post(count)).layer(SessionLayer::new(inner));
+        Router::new().nest("/in", inside).layer(SessionLayer::new(outer))
+    };
+    let status = async |inner, outer| {
+        let answer = send(&app(inner, outer), http("POST", "/in/count", &[("Origin", "http://evil.example")])).await;
+        answer.status().as_u16()
+    };
+    assert_eq!(status(site(), site()).await, 403, "made twice, and the same");
+    for other in [
+        site().dangerous().log_only(),
+        site().by_header(),
+        site().dangerous().by_address(),
+        site().trust_origin("http://evil.example").unwrap(),
+        site().allow_host("notes.localhost").unwrap(),
+        site().cookie_named("notes").unwrap(),
+        site().named("notes").unwrap(),
+        Site::localhost(store.clone()),
+    ] {
+        // The outer one refuses the request, or the inner one cannot be asked.
+        let (inside, outside) = (status(other.clone(), site()).await, status(site(), other).await);
+        assert!(inside == 403 && [403, 500].contains(&outside), "{inside} {outside}");
+    }
+    assert_eq!(store.stats().sessions, 0);
+    let lax = app(site(), site().dangerous().log_only());
+    let answer = send(&lax, http("POST", "/in/count", &[("Origin", "http://evil.example")])).await;
+    assert_eq!(answer.status(), 500);
+    assert!(text(answer).await.contains("comes too late"));
 }
 
 #[tokio::test]
