@@ -68,9 +68,10 @@ impl Session {
         Self(self.0, Some(Arc::clone(visit)))
     }
 
-    /// The same handle, of which nothing is noted.
-    pub(crate) fn unobserved(self) -> Self {
-        Self(self.0, None)
+    /// Another handle of what this one is now: nothing is noted of it, and no sign-in or rotation moves it on. `None`
+    /// before the first write.
+    pub(crate) fn pinned(&self) -> Option<Self> {
+        Some(Self(self.0.pinned()?, None))
     }
 
     pub(crate) const fn handle(&self) -> &Handle {

@@ -61,6 +61,11 @@ impl Handle {
         }
     }
 
+    /// A handle of the same session, by the token that it has now, which nothing moves on.
+    pub(crate) fn pinned(&self) -> Option<Self> {
+        self.with_stamp(|cell, stamp| Self::loaded(Arc::clone(cell), stamp)).ok()
+    }
+
     /// The session, if there is one.
     pub(crate) fn session(&self) -> Option<(Arc<Cell>, u32)> {
         self.with(|cell, generation| (Arc::clone(cell), generation)).ok()

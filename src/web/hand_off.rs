@@ -151,7 +151,8 @@ impl Exchange {
     pub fn hand_off(&self) -> Result<String> {
         let session = self.session().filter(|session| matches!(session.class(), Ok(Class::Authenticated)));
         let nobody = || Error::new(ErrorKind::Refused, "nobody is signed in who could be handed over");
-        let session = session.ok_or_else(nobody)?.unobserved();
+        // What comes of the request's own handle later is no longer the session that the code is for.
+        let session = session.and_then(|session| session.pinned()).ok_or_else(nobody)?;
         let principal = session.principal()?.ok_or_else(nobody)?;
         let site = self.site();
         site.get().codes.add(site.sessions().now(), principal, Opens::Like(session))

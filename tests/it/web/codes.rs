@@ -65,6 +65,26 @@ fn a_launch_code_opens_what_it_was_made_for() {
 }
 
 #[test]
+fn a_code_is_void_when_the_request_that_made_it_goes_on_to_another_token_or_person() {
+    let (_, site) = timed();
+    let made = |who: &str| {
+        let exchange = open(&site, "POST", &[("Cookie", &signed_in(&site, who)), ("Origin", "http://localhost:3000")]);
+        let code = exchange.hand_off().unwrap();
+        (exchange.session().unwrap(), code)
+    };
+    let (session, code) = made("ada");
+    session.reauthenticate(1).unwrap().blocking_wait().unwrap();
+    assert!(redeem(&site, &code).is_none());
+    let (session, code) = made("ada");
+    session.sign_in("eve").unwrap().blocking_wait().unwrap();
+    site.sessions().revoke_all("ada").unwrap().blocking_wait().unwrap();
+    assert!(redeem(&site, &code).is_none(), "eve's session is not the one it is for");
+    let (session, code) = made("ada");
+    session.set(VISITS, &1).unwrap();
+    assert!(redeem(&site, &code).is_some());
+}
+
+#[test]
 fn nobody_and_half_a_sign_in_hand_nothing_over() {
     let (_, site) = timed();
     assert_eq!(open(&site, "GET", &[]).hand_off().unwrap_err().kind(), ErrorKind::Refused);
