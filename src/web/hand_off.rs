@@ -116,7 +116,9 @@ fn parse(text: &str) -> Option<Fingerprint> {
 impl Site {
     /// A code that signs this principal in, once and within a minute: for a program that opens its own page in a browser or
     /// a web view. Put it behind the `#` of the address, or into the body of a form, and not where other programs see it,
-    /// as in a command line. The page posts it to a route that calls [`Exchange::redeem`].
+    /// as in a command line. The page posts it to a route that calls [`Exchange::redeem`]. It comes from no session, so
+    /// [`revoke_all`](crate::Sessions::revoke_all) does not void it; while the principal is
+    /// [disabled](crate::Sessions::disable) it signs nobody in.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for a name that is empty or too long; [`Storage`](ErrorKind::Storage) if the system's
@@ -170,7 +172,8 @@ impl Exchange {
     /// Uses a code up and signs its principal in; `None` if it opens nothing. The session that this browser had before is
     /// replaced, as with any [sign-in](Session::sign_in), and the cookie goes with the answer.
     ///
-    /// Links are followed by more than people: do not call it for `HEAD`, nor where `Sec-Purpose` names a prefetch.
+    /// Links are followed by more than people: do not call it for `HEAD`, nor where `Sec-Purpose` names a prefetch, nor
+    /// where `Sec-Fetch-Dest` names something else than a `document`, as for a picture in another page.
     ///
     /// # Errors
     /// As [`Session::sign_in`]; the code is used up then too.

@@ -151,10 +151,17 @@ fn a_link_signs_in_once() {
             let request = phone.request("GET", &url).with(name, value);
             phone.send(&request).refused(425, "prefetch");
         }
+        for part in ["image", "iframe", "script", "empty", ""] {
+            let request = phone.request("GET", &url).with("Sec-Fetch-Dest", part);
+            phone.send(&request).refused(425, "prefetch");
+        }
+        let mut somebody = Browser::new(&site);
+        let request = somebody.request("GET", &link(&mut ada)).with("Sec-Fetch-Dest", "document");
+        somebody.send(&request).expect(303);
         let answer = follow(&mut phone, &url);
         let mut phone = arrive(&phone, answer);
         phone.is("ada", 0);
-        assert_eq!(ada.devices().len(), 2, "a session of its own");
+        assert_eq!(ada.devices().len(), 3, "a session of its own");
         let ends = |browser: &mut Browser| browser.whoami().life_left_s.unwrap();
         assert!(ends(&mut phone) <= ends(&mut ada), "it ends no later");
         follow(&mut Browser::new(&site), &url).refused(410, "handoff");

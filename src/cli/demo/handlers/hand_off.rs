@@ -60,7 +60,7 @@ pub(in super::super) async fn follow(
     if method == Method::HEAD {
         return Ok(StatusCode::OK.into_response());
     }
-    if is_prefetch(&headers) {
+    if is_prefetch(&headers) || is_part(&headers) {
         // No answer to keep: the link is followed again when a person does.
         return Err(Refusal::new(425, "prefetch", "this link is followed by people only").into());
     }
@@ -93,6 +93,11 @@ fn is_prefetch(headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(*name).iter();
         values.any(|value| value.to_str().is_ok_and(|value| value.contains("prefetch") || value.contains("preview")))
     })
+}
+
+/// Whether a page asks for it as a picture or a frame of its own, or by a script: browsers tell where nobody can listen in.
+fn is_part(headers: &HeaderMap) -> bool {
+    headers.get_all("sec-fetch-dest").iter().any(|value| value != "document")
 }
 
 fn gone() -> Refusal {
