@@ -146,7 +146,8 @@ pub enum RequestFlaw {
     /// It began a session, and the site was not told its client's address: what [one client may
     /// do](crate::web::NewSessions::per_client_per_minute) is not limited. Told once, as a warning, to whoever listens by then. In axum, serve with
     /// `into_make_service_with_connect_info::<dwell::axum::Connection>`; elsewhere hand
-    /// [`Request::peer_address`](crate::web::Request::peer_address) on, or set the limit to 0.
+    /// [`Request::peer_address`](crate::web::Request::peer_address) on, or set the limit to 0. Where a proxy on this machine
+    /// passes requests on, name it with [`Site::trusted_proxy`](crate::web::Site::trusted_proxy).
     NoAddress,
 }
 

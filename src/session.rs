@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 pub use self::grant::Operation;
 use self::values::{encode, entry, read, undecodable};
 pub(crate) use self::visit::Gate;
-pub(crate) use self::visit::{Caller, Visit};
+pub(crate) use self::visit::{Caller, Visit, Way};
 use crate::codec::{self, Codec};
 use crate::engine::fields;
 use crate::engine::{Cell, Engine, Handle, Receipt, Rotate, Stamp};

@@ -64,12 +64,24 @@ impl Visit {
 pub(crate) struct Caller {
     pub(crate) user_agent: Box<str>,
     pub(crate) address: Option<IpAddr>,
-    /// The address is the connection's, and nothing says that it passes something on.
-    pub(crate) is_direct: bool,
+    /// What its address says.
+    pub(crate) way: Way,
     /// The number of the profile that the request came by; zero is none.
     pub(crate) door: u8,
     /// Makes of a `User-Agent` what a person recognises.
     pub(crate) describe: Option<fn(&str) -> String>,
+}
+
+/// How a request came from the client to here, as far as its address tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Nothing says that it was passed on.
+    #[default]
+    Direct,
+    /// By a proxy that is known.
+    Proxy,
+    /// It says that it was passed on, and whoever is connected is not known as a proxy.
+    Unknown,
 }
 
 impl Caller {

@@ -123,7 +123,7 @@ impl Site {
         Caller {
             user_agent: String::from_utf8_lossy(cut).into(),
             address: client.address,
-            is_direct: client.is_direct,
+            way: client.way,
             door: self.door(),
             describe: Some(device::label),
         }

@@ -20,7 +20,7 @@ use governor::{Quota, RateLimiter};
 use super::site::Profile;
 use crate::engine::Flaw;
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{Caller, Gate};
+use crate::session::{Caller, Gate, Way};
 use crate::sessions::Sessions;
 
 /// How fast new anonymous sessions may begin through a [`Site`](super::Site): each costs memory and disk, and a stranger
@@ -117,7 +117,7 @@ impl Flood {
 
     fn check_client(&self, caller: &Caller) -> Result<()> {
         let Some(clients) = &self.clients else { return Ok(()) };
-        if caller.address.is_none() && !self.told.swap(true, Ordering::Relaxed) {
+        if !is_known(caller) && !self.told.swap(true, Ordering::Relaxed) {
             self.time.0.note_flaw(Flaw::NoAddress, true);
         }
         let Some(client) = client(caller) else { return Ok(()) };
@@ -161,11 +161,16 @@ fn too_many(message: &'static str, wait: Duration) -> Error {
     Error::new(ErrorKind::Throttled, message).retry_after_at_least(wait)
 }
 
+/// Whether the address is that of the client: of this machine's own it may be that of a proxy that nobody named.
+fn is_known(caller: &Caller) -> bool {
+    caller.address.is_some_and(|address| !address.is_loopback() || caller.way != Way::Unknown)
+}
+
 /// Who is on this machine is none among many; unless a proxy here passes it on and does not make clear for whom, which a
 /// client's own header can bring about.
 fn client(caller: &Caller) -> Option<Client> {
     match caller.address?.to_canonical() {
-        address if address.is_loopback() && caller.is_direct => None,
+        address if address.is_loopback() && caller.way != Way::Proxy => None,
         IpAddr::V4(address) => Some(Client::V4(address)),
         IpAddr::V6(address) => Some(Client::V6((address.to_bits() >> 64) as u64)),
     }
@@ -206,7 +211,7 @@ mod tests {
     }
 
     fn caller(address: Option<IpAddr>) -> Caller {
-        Caller { address, is_direct: true, ..Caller::default() }
+        Caller { address, ..Caller::default() }
     }
 
     /// How many in a row get in.
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn a_proxy_on_this_machine_is_a_client_where_it_does_not_tell_for_whom() {
         let (_, flood) = flood(NewSessions::default());
-        let passed_on = Caller { is_direct: false, ..caller(address("127.0.0.1")) };
+        let passed_on = Caller { way: Way::Proxy, ..caller(address("127.0.0.1")) };
         assert_eq!((0..1000).take_while(|_| flood.admit(&passed_on).is_ok()).count(), 40);
         assert_eq!(burst(&flood, address("127.0.0.1")), 160, "who is here is held to the limit for all");
     }

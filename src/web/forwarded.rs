@@ -8,23 +8,25 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::request::{Line, Request};
+use crate::session::Way;
 
 /// Who sent a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Client {
     /// The peer's address or, behind proxies of ours, the last one that none of them has.
     pub(super) address: Option<IpAddr>,
-    /// No proxy of ours says that it passes something on.
-    pub(super) is_direct: bool,
+    pub(super) way: Way,
 }
 
 pub(super) fn client(request: &Request<'_>, proxies: &[IpNet]) -> Client {
     let Some(peer) = request.peer.map(|peer| peer.ip().to_canonical()) else {
-        return Client { address: None, is_direct: true };
+        return Client { address: None, way: Way::Direct };
     };
-    let is_silent = request.forwarded == Line::Absent && request.forwarded_for.is_empty();
-    if is_silent || !is_proxy(&peer, proxies) {
-        return Client { address: Some(peer), is_direct: true };
+    if request.forwarded == Line::Absent && request.forwarded_for.is_empty() {
+        return Client { address: Some(peer), way: Way::Direct };
+    }
+    if !is_proxy(&peer, proxies) {
+        return Client { address: Some(peer), way: Way::Unknown };
     }
     let standard = || match request.forwarded {
         Line::Once(line) => Some(farthest(peer, split(line).map(forwarded_for).collect(), proxies)),
@@ -40,7 +42,7 @@ pub(super) fn client(request: &Request<'_>, proxies: &[IpNet]) -> Client {
         (_, true) => standard(),
         (_, false) => standard().filter(|address| *address == custom()),
     };
-    Client { address: Some(address.unwrap_or(peer)), is_direct: false }
+    Client { address: Some(address.unwrap_or(peer)), way: Way::Proxy }
 }
 
 fn is_proxy(address: &IpAddr, proxies: &[IpNet]) -> bool {
@@ -93,11 +95,11 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn client_of(proxies: &[&str], peer: &str, headers: &[(&'static str, &'static [u8])]) -> (String, bool) {
+    fn client_of(proxies: &[&str], peer: &str, headers: &[(&'static str, &'static [u8])]) -> (String, Way) {
         let request = Request::new("GET").headers(headers.iter().copied()).peer_address(peer.parse().unwrap());
         let network = |text: &&str| text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).unwrap();
         let client = client(&request, &proxies.iter().map(network).collect::<Vec<_>>());
-        (client.address.unwrap().to_string(), client.is_direct)
+        (client.address.unwrap().to_string(), client.way)
     }
 
     #[test]
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn two_headers_count_where_they_agree_and_nobody_escapes_by_sending_one() {
         let client_of = |headers: &[_]| client_of(&["127.0.0.1"], "127.0.0.1:5", headers);
-        let (proxy, passed_on) = ("127.0.0.1".to_owned(), false);
+        let (proxy, passed_on) = ("127.0.0.1".to_owned(), Way::Proxy);
         let (ours, theirs): ((_, &[u8]), (_, &[u8])) =
             (("X-Forwarded-For", b"192.0.2.1"), ("Forwarded", b"for=203.0.113.9"));
         assert_eq!(client_of(&[ours, theirs]), (proxy.clone(), passed_on));
@@ -141,6 +143,6 @@ mod tests {
             assert_eq!(told, (proxy.clone(), passed_on), "{}", line.escape_ascii());
         }
         assert_eq!(client_of(&[("Forwarded", b"host=\"a\";For=\"192.0.2.1\"")]), ("192.0.2.1".to_owned(), passed_on));
-        assert_eq!(client_of(&[]), (proxy, true), "a program on the proxy's own machine");
+        assert_eq!(client_of(&[]), (proxy, Way::Direct), "a program on the proxy's own machine");
     }
 }

@@ -72,7 +72,7 @@ fn missing_addresses_are_told_once_where_they_would_make_a_difference() {
         exchange.session_for_sign_in().set(VISITS, &1).unwrap();
     };
     let peer = "192.0.2.1:7000".parse().unwrap();
-    let (_, sessions) = timed();
+    let (clock, sessions) = timed();
     let mut events = sessions.events();
     let site = Site::https(sessions.clone(), "app.localhost").unwrap();
     begin(&site, Request::new("GET").peer_address(peer));
@@ -82,6 +82,20 @@ fn missing_addresses_are_told_once_where_they_would_make_a_difference() {
     }
     assert_eq!(told(&mut events, &sessions), [(RequestFlaw::NoAddress, 1, true)]);
     assert_eq!(RequestFlaw::NoAddress.as_str(), "no_address");
+
+    let forwarded = || {
+        let header = [("X-Forwarded-For", &b"192.0.2.1"[..])];
+        Request::new("GET").headers(header).peer_address("127.0.0.1:7000".parse().unwrap())
+    };
+    clock.advance(Duration::from_secs(1));
+    let unnamed = Site::https(sessions.clone(), "app.localhost").unwrap();
+    begin(&unnamed, Request::new("GET").peer_address("127.0.0.1:7000".parse().unwrap()));
+    begin(&unnamed.clone().trusted_proxy("127.0.0.1").unwrap(), forwarded());
+    assert_eq!(told(&mut events, &sessions), []);
+    for _ in 0..3 {
+        begin(&unnamed, forwarded());
+    }
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::NoAddress, 1, true)], "a proxy that nobody named");
 
     let unlimited = dwell::web::NewSessions::default().per_client_per_minute(0);
     let elsewhere = [
