@@ -201,3 +201,65 @@ impl Engine {
         filed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::engine::{Handle, SignInRequest};
+    use crate::error::ErrorKind;
+    use crate::options::Options;
+    use crate::storage::disk::{Disk, SimDisk};
+    use crate::time::ManualClock;
+    use crate::token::{Entropy, OsEntropy};
+
+    /// A random source that gets stuck.
+    #[derive(Debug, Default)]
+    struct Stuck(AtomicBool);
+
+    impl Entropy for Stuck {
+        fn fill(&self, buffer: &mut [u8]) -> Result<()> {
+            OsEntropy.fill(buffer)?;
+            if self.0.load(Ordering::Relaxed) {
+                buffer.fill(7);
+            }
+            Ok(())
+        }
+    }
+
+    fn open(disk: &SimDisk, entropy: &Arc<Stuck>) -> Arc<Engine> {
+        let settings = Options::new().clock(ManualClock::new()).manual_workers().check().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let entropy: Arc<dyn Entropy> = Arc::<Stuck>::clone(entropy);
+        Engine::open(&disk, settings, entropy).unwrap().0
+    }
+
+    #[test]
+    fn a_random_source_that_repeats_itself_puts_nobody_into_anothers_session() {
+        let (disk, entropy) = (SimDisk::simulated(1), Arc::<Stuck>::default());
+        let engine = open(&disk, &entropy);
+        let sign_in = |handle: &Handle, who: &str| {
+            engine.sign_in(handle.binding(), &SignInRequest::sample(who)).unwrap().blocking_wait()
+        };
+        let bob = Handle::fresh(&engine);
+        let bobs = sign_in(&bob, "bob").unwrap();
+        entropy.0.store(true, Ordering::Relaxed);
+        let adas = sign_in(&Handle::fresh(&engine), "ada").unwrap();
+        assert_eq!(sign_in(&Handle::fresh(&engine), "eve").unwrap_err().kind(), ErrorKind::Gone);
+        assert_eq!(engine.begin(Arc::default(), 0).unwrap_err().kind(), ErrorKind::Storage);
+        let rotated = engine.rotate(bob.binding(), Rotate::Plain).unwrap().blocking_wait();
+        assert_eq!(rotated.unwrap_err().kind(), ErrorKind::Gone);
+        assert!(engine.load(&bobs, false).unwrap().is_none(), "what cannot have the token that it was to get, ends");
+        engine.write_turn(true);
+        let check = |engine: &Arc<Engine>| {
+            assert_eq!((engine.live(), engine.counters.refused_rows.get()), (1, 0));
+            let (cell, _) = engine.load(&adas, false).unwrap().unwrap();
+            assert_eq!(cell.lock().principal.as_deref(), Some("ada"));
+        };
+        check(&engine);
+        disk.restore_power();
+        drop((bob, engine));
+        check(&open(&disk, &entropy));
+    }
+}

@@ -108,3 +108,31 @@ fn a_test_that_is_not_there_is_missed() {
     let [promise] = &promises(row)[..] else { panic!("one row") };
     assert_eq!((promise.text, promise.source, &promise.tests[..]), ("a", "b", &["c::d", "e"][..]));
 }
+
+/// What the guide's table says of a limit, in seconds: `30 min, 12 h`.
+fn spans(limit: &str) -> Vec<u64> {
+    let page = fs::read_to_string("src/guide/operations.md").unwrap();
+    let head = format!("| {limit} | ");
+    let row = page.lines().find_map(|line| line.strip_prefix(&*head)).unwrap_or_else(|| panic!("no row for {limit}"));
+    let cell = row.split([';', '|']).next().unwrap();
+    let seconds = |span: &str| {
+        let (number, unit) = span.trim().split_once(' ').unwrap();
+        let unit = ["min", "h", "days"].iter().zip([60, 3600, 86_400]).find(|(name, _)| **name == unit).unwrap().1;
+        number.parse::<u64>().unwrap() * unit
+    };
+    cell.split(',').map(seconds).collect()
+}
+
+#[test]
+fn sessions_live_as_long_as_the_guide_says() {
+    let options = dwell::Options::new().clock(dwell::ManualClock::new()).manual_workers();
+    let sessions = options.in_memory().unwrap();
+    let session = sessions.start();
+    let lives = || [session.idle_left(), session.life_left()].map(|left| left.unwrap().unwrap().as_secs());
+    session.set(dwell::Field::<u32>::new("number"), &1).unwrap();
+    assert_eq!(lives().as_slice(), [spans("anonymous life"), spans("anonymous life")].concat());
+    session.sign_in("ada").unwrap().blocking_wait().unwrap();
+    assert_eq!(lives().as_slice(), spans("idle timeout, lifetime"));
+    session.sign_in(dwell::SignIn::new("ada").remembered()).unwrap().blocking_wait().unwrap();
+    assert_eq!(lives().as_slice(), spans("remembered"));
+}
