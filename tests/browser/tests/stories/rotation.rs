@@ -103,11 +103,12 @@ fn nobody_is_signed_out_in_https() {
     nobody_is_signed_out("https");
 }
 
-/// The cookie that was copied before it was replaced ends the session when it is used too late, and the page says why.
+/// A cookie that was replaced serves the requests under way. Who copied it ends the session when they use it later, and the
+/// page says why.
 #[test]
 fn a_copied_cookie_ends_the_session_and_the_page_says_so() {
     story("rotation-copied", |stage| {
-        let Some(site) = stage.site("lan", &["--rotate-every", "8s", "--rotation-overlap", "1s"]) else { return };
+        let Some(site) = stage.site("lan", &["--rotate-every", "15s", "--rotation-overlap", "5s"]) else { return };
         let browser = stage.browser();
         browser.open(&site.url("/"));
         browser.sign_in("ada");
@@ -120,6 +121,7 @@ fn a_copied_cookie_ends_the_session_and_the_page_says_so() {
         assert_eq!(ask_at_once(&browser), "ada");
         let line = format!("{}={}", copied.name(), copied.value());
         let opens = || site.request("GET", "/whoami", &[("Cookie", &line)], "").body.contains("ada");
+        assert!(opens(), "for requests under way");
         wait_until("the end of the old cookie", || !opens());
         browser.wait_for_text("#notice", |text| text.contains("somebody may have copied it"));
         browser.expect_nothing_about("ada");
