@@ -65,6 +65,7 @@ pub(crate) struct Caller {
     pub(crate) user_agent: Box<str>,
     pub(crate) address: Option<IpAddr>,
     /// What its address says.
+    #[cfg_attr(not(feature = "rate-limit"), expect(dead_code, reason = "limits ask for it"))]
     pub(crate) way: Way,
     /// The number of the profile that the request came by; zero is none.
     pub(crate) door: u8,
