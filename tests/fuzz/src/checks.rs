@@ -63,7 +63,8 @@ fn filled_in(world: &World, bytes: &[u8]) -> Vec<u8> {
     all
 }
 
-/// The session is that of the one live token under exactly our name; two are none, more than four tokens are none.
+/// The session is that of the one live token under exactly our name; two are none, more than four tokens are none, and
+/// cookies of more than 16 KiB or 256 pairs are none.
 pub(super) fn cookie(bytes: &[u8]) {
     let all = filled_in(&WORLD, bytes);
     let lines: Vec<&[u8]> = all.split(|&byte| byte == b'\n').collect();
@@ -88,8 +89,11 @@ fn principal(world: &World, lines: &[&[u8]]) -> Option<Option<String>> {
 
 fn expected(world: &World, lines: &[&[u8]]) -> Option<&'static str> {
     let mut tokens = BTreeSet::new();
+    let (mut bytes, mut pairs) = (0, 0);
     for line in lines {
+        bytes += line.len();
         for pair in line.split(|&byte| byte == b';') {
+            pairs += 1;
             let Some(equals) = pair.iter().position(|&byte| byte == b'=') else { continue };
             if stripped(&pair[..equals]) == world.name.as_bytes()
                 && let Ok(value) = std::str::from_utf8(stripped(&pair[equals + 1..]))
@@ -102,7 +106,7 @@ fn expected(world: &World, lines: &[&[u8]]) -> Option<&'static str> {
     let live: Vec<_> =
         ["ada", "bob"].into_iter().zip(&world.tokens).filter(|(_, text)| tokens.contains(*text)).collect();
     match live.as_slice() {
-        [(name, _)] if tokens.len() <= 4 => Some(name),
+        [(name, _)] if tokens.len() <= 4 && bytes <= 16_384 && pairs <= 256 => Some(name),
         _ => None,
     }
 }
