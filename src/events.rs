@@ -116,7 +116,8 @@ pub enum What {
         /// How many.
         count: u64,
         /// They were let through: because the site only [logs](crate::web::Dangerous::log_only), or because nothing was
-        /// wrong with the requests themselves, as for [`NoAddress`](RequestFlaw::NoAddress).
+        /// wrong with the requests themselves, as for [`NoAddress`](RequestFlaw::NoAddress) and
+        /// [`Neighbour`](RequestFlaw::Neighbour).
         let_through: bool,
     },
     /// A row on disk could not be verified when the store was opened, so no session came of it; or when it was to be
@@ -149,6 +150,11 @@ pub enum RequestFlaw {
     /// [`Request::peer_address`](crate::web::Request::peer_address) on, or set the limit to 0. Where a proxy on this machine
     /// passes requests on, name it with [`Site::trusted_proxy`](crate::web::Site::trusted_proxy).
     NoAddress,
+    /// It also carried the session cookie of another store. Told once, as a warning: browsers send a host's cookies to all
+    /// of its ports and paths, so another application on this host is sent the tokens of this one, and the other way round.
+    /// Give each a host name of its own, or make sure that all of them may have each other's sessions. Told as well of
+    /// what a browser kept from a store that is gone, and of a second store of the same application.
+    Neighbour,
 }
 
 impl RequestFlaw {
@@ -163,6 +169,7 @@ impl RequestFlaw {
             Self::Cookies => "cookies",
             Self::Flood => "flood",
             Self::NoAddress => "no_address",
+            Self::Neighbour => "neighbour",
         }
     }
 
@@ -175,6 +182,7 @@ impl RequestFlaw {
             Flaw::Cookies => Self::Cookies,
             Flaw::Flood => Self::Flood,
             Flaw::NoAddress => Self::NoAddress,
+            Flaw::Neighbour => Self::Neighbour,
         }
     }
 }

@@ -96,7 +96,7 @@ pub use engine::{EndReason, Ended, Receipt};
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, Events, EventsIter, RefusedFor, RequestFlaw, RevokedBy, What};
 pub use field::{Field, Old, View};
-pub use options::{AtLimit, Options};
+pub use options::{AssuranceLevel, AtLimit, Options};
 pub use session::{Operation, Session};
 pub use sessions::{KeyInfo, Sessions};
 pub use sign_in::{Class, SessionInfo, SignIn, Stats};

@@ -1,6 +1,6 @@
 //! Options: what the application asks for, and the checked settings the engine works with.
 //!
-//! What lives here: [`Options`] (a builder that accepts anything), [`AtLimit`], and `Settings` (what passed the
+//! What lives here: [`Options`] (a builder that accepts anything), [`AtLimit`], [`AssuranceLevel`], and `Settings` (what passed the
 //! checks; the rest of the crate sees nothing else). It knows ring 0 only; opening a store is in `sessions`.
 
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub struct Options {
     signed_in: (Duration, Duration),
     remembered: (Duration, Duration),
     anonymous: (Duration, Duration),
+    assurance: Option<AssuranceLevel>,
     anonymous_in_memory: bool,
     sessions_max: u32,
     per_principal_max: u32,
@@ -52,6 +53,30 @@ pub enum AtLimit {
     Refuse,
 }
 
+/// How sure one has to be who somebody is: the authentication assurance levels of [NIST SP
+/// 800-63B-4](https://pages.nist.gov/800-63-4/sp800-63b.html), as far as they limit how long sessions live.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssuranceLevel {
+    /// AAL1: 30 days in all (section 2.1.3); no limit to idle time but that.
+    One,
+    /// AAL2: an hour without use, 24 hours in all (section 2.2.3).
+    Two,
+    /// AAL3: 15 minutes without use, 12 hours in all (section 2.3.3).
+    Three,
+}
+
+impl AssuranceLevel {
+    const fn limits(self) -> Limits {
+        let (idle, lifetime) = match self {
+            Self::One => (30 * 86_400, 30 * 86_400),
+            Self::Two => (3_600, 86_400),
+            Self::Three => (15 * 60, 12 * 3_600),
+        };
+        Limits { idle, lifetime }
+    }
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -72,6 +97,7 @@ impl Options {
             signed_in: (30 * MINUTE, 12 * HOUR),
             remembered: (7 * DAY, 30 * DAY),
             anonymous: (DAY, DAY),
+            assurance: None,
             anonymous_in_memory: false,
             sessions_max: 1_000_000,
             per_principal_max: 32,
@@ -115,6 +141,23 @@ impl Options {
     /// Idle timeout and lifetime of sign-ins made with [`SignIn::remembered`](crate::SignIn::remembered).
     pub fn remembered(mut self, idle_timeout: Duration, lifetime: Duration) -> Self {
         self.remembered = (idle_timeout, lifetime);
+        self
+    }
+
+    /// Lets no signed-in session live longer than NIST allows at this level: what the other options say beyond that is cut
+    /// down, whenever they were called, for remembered sign-ins too. Sessions that are in the store are held to it from the
+    /// next start on. The defaults are within level two but for remembered sign-ins, which are within level one.
+    ///
+    /// ```
+    /// use dwell::{AssuranceLevel, Options, SignIn};
+    /// let sessions = Options::new().assurance(AssuranceLevel::Three).in_memory()?;
+    /// let session = sessions.start();
+    /// session.sign_in(SignIn::new("ada").remembered())?.blocking_wait()?;
+    /// assert!(session.idle_left()?.expect("it is live").as_secs() <= 15 * 60);
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub fn assurance(mut self, level: AssuranceLevel) -> Self {
+        self.assurance = Some(level);
         self
     }
 
@@ -245,8 +288,9 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<Settings> {
-        let signed_in = Limits::check("the", self.signed_in)?;
-        let remembered = Limits::check("the remembered", self.remembered)?;
+        let within = |limits: Limits| self.assurance.map_or(limits, |level| limits.clipped(level.limits()));
+        let signed_in = within(Limits::check("the", self.signed_in)?);
+        let remembered = within(Limits::check("the remembered", self.remembered)?);
         let anonymous = Limits::check("the anonymous", self.anonymous)?;
         if !(1..=Self::SESSIONS_LIMIT).contains(&self.sessions_max) {
             return Err(out_of_range("sessions_max", 1, u64::from(Self::SESSIONS_LIMIT)));
@@ -384,6 +428,22 @@ mod tests {
         assert_eq!((settings.signed_in.idle, settings.signed_in.lifetime), (1800, 43_200));
         assert_eq!(settings.anonymous_max, 100_000);
         assert!(Options::appliance().check().unwrap().anonymous_in_memory);
+    }
+
+    #[test]
+    fn an_assurance_level_cuts_down_and_never_lengthens() {
+        let limits = |options: Options| {
+            let Settings { signed_in, remembered, .. } = options.check().unwrap();
+            [signed_in.idle, signed_in.lifetime, remembered.idle, remembered.lifetime]
+        };
+        let at = |level| limits(Options::new().assurance(level));
+        assert_eq!(at(AssuranceLevel::One), limits(Options::new()));
+        assert_eq!(at(AssuranceLevel::Two), [1_800, 43_200, 3_600, 86_400]);
+        assert_eq!(at(AssuranceLevel::Three), [900, 43_200, 900, 43_200]);
+        let short = Options::new().assurance(AssuranceLevel::Three).lifetime(MINUTE).idle_timeout(MINUTE);
+        assert_eq!(limits(short)[..2], [60, 60]);
+        let years = Options::new().idle_timeout(900 * DAY).lifetime(900 * DAY).assurance(AssuranceLevel::One);
+        assert_eq!(limits(years)[..2], [2_592_000, 2_592_000]);
     }
 
     #[test]

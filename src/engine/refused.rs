@@ -20,9 +20,10 @@ pub(crate) enum Flaw {
     Flood,
     #[cfg_attr(not(feature = "rate-limit"), expect(dead_code, reason = "limits tell of it"))]
     NoAddress,
+    Neighbour,
 }
 
-const FLAWS: usize = 7;
+const FLAWS: usize = 8;
 
 /// Requests that were refused, and those that were let through although they should have been.
 #[derive(Debug, Default)]

@@ -3,6 +3,8 @@
 //! It knows the site's rules and the pure parts beside it. Invariants: nothing is looked up before the host was checked;
 //! every check names what it allows and refuses the rest; what a forwarding header says is believed of known proxies only.
 
+use std::sync::atomic::Ordering;
+
 use super::admitted::{Admitted, Candidates, Shown};
 use super::cookie;
 use super::device;
@@ -54,6 +56,7 @@ impl Site {
             Tracking::Cookie => {
                 let values = cookie::values(request.cookies.iter().copied(), self.cookie_name());
                 values.for_each(|value| candidates.add_cookie(value));
+                self.warn_of_neighbour(&request.cookies);
             }
             Tracking::Url => {
                 let pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
@@ -67,6 +70,16 @@ impl Site {
             },
         }
         candidates
+    }
+
+    fn warn_of_neighbour(&self, cookies: &[&[u8]]) {
+        let told = &self.get().neighbour_told;
+        if !told.load(Ordering::Relaxed)
+            && cookie::has_neighbour(cookies, &self.get().instance)
+            && !told.swap(true, Ordering::Relaxed)
+        {
+            self.sessions().note_flaw(Flaw::Neighbour, true);
+        }
     }
 
     /// Tells of a request that may be forged, and refuses it unless that is all that is wanted.

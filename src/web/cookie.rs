@@ -1,12 +1,14 @@
 //! The session cookie: reading it byte for byte, and writing it with every attribute.
 //!
-//! It knows bytes and text, no sessions. The grammar is RFC 6265's, as browsers keep it (RFC 6265bis, 4.2 and 5.7).
+//! It knows bytes, text and how a token is spelled, no sessions. The grammar is RFC 6265's, as browsers keep it (RFC 6265bis, 4.2 and 5.7).
 //! Invariants: a name counts only if it is ours byte for byte, with no decoding and no folding of case, so that a name
 //! that a browser protects by its prefix cannot be spoofed by another spelling; a pair that makes no sense hides none of
 //! the others; removal has the same attributes as setting, or browsers would keep the cookie.
 
 use std::fmt::Write as _;
 use std::time::Duration;
+
+use crate::token::Token;
 
 /// How other sites' requests carry the cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,19 @@ pub(super) fn values<'a>(lines: impl IntoIterator<Item = &'a [u8]>, name: &str) 
     })
 }
 
+/// Whether there is the session's cookie of another store among a request's cookies: a token, under a name with the digits
+/// of some store and not with these.
+pub(super) fn has_neighbour(lines: &[&[u8]], instance: &str) -> bool {
+    let is_store = |part: &[u8]| part.len() == instance.len() && part.iter().all(u8::is_ascii_hexdigit);
+    lines.iter().flat_map(|line| line.split(|&byte| byte == b';')).any(|pair| {
+        let Some(at) = pair.iter().position(|&byte| byte == b'=') else { return false };
+        let (name, value) = (trim(pair.get(..at).unwrap_or_default()), trim(pair.get(at + 1..).unwrap_or_default()));
+        let mut parts = name.split(|&byte| byte == b'-');
+        let is_other = parts.clone().any(is_store) && parts.all(|part| part != instance.as_bytes());
+        is_other && std::str::from_utf8(value).is_ok_and(|text| Token::parse(text).is_some())
+    })
+}
+
 /// Space and tab are the only white space there is.
 fn trim(bytes: &[u8]) -> &[u8] {
     let is_text = |&byte: &u8| byte != b' ' && byte != b'\t';
@@ -164,6 +179,20 @@ mod tests {
             assert_eq!(are_too_many(&[&vec![b';'; pairs - 1]]), too_many, "empty ones count");
         }
         assert!(!are_too_many(&[]));
+    }
+
+    #[test]
+    fn a_neighbours_cookie_is_a_token_under_the_digits_of_another_store() {
+        let token = Token::random(1, &crate::token::OsEntropy).unwrap().expose();
+        let is_told = |name: &str, value: &str| has_neighbour(&[format!("a=b; {name}={value}").as_bytes()], "0123abcd");
+        for other in ["id-4567cdef", "id-4567cdef-admin", "shop-4567cdef"] {
+            assert!(is_told(other, &token), "{other}");
+            assert!(!is_told(other, "x") && !is_told(other, ""), "{other}: no token");
+        }
+        for none in ["id-0123abcd", "id-0123abcd-deadbeef", "__Host-Http-id", "id", "id-4567cde", "id-4567cdeg", ""] {
+            assert!(!is_told(none, &token), "{none}");
+        }
+        assert!(!has_neighbour(&[], "0123abcd") && !has_neighbour(&[b"id-4567cdef"], "0123abcd"));
     }
 
     #[test]

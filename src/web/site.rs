@@ -7,6 +7,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ipnet::IpNet;
 
@@ -72,6 +73,10 @@ pub(super) struct Rules {
     pub(super) companion_header: String,
     pub(super) session_header: String,
     pub(super) proxies: Vec<IpNet>,
+    /// The digits of the store, as they stand in cookies' names.
+    pub(super) instance: String,
+    /// That another store's cookie comes here, which is told once. Clones of a site share it.
+    pub(super) neighbour_told: Arc<AtomicBool>,
     #[cfg(feature = "rate-limit")]
     flood: Arc<Flood>,
 }
@@ -155,7 +160,8 @@ impl Site {
     }
 
     fn new(sessions: Sessions, profile: Profile, same_site: SameSite) -> Self {
-        let name = format!("id-{}", sessions.instance());
+        let instance = sessions.instance();
+        let name = format!("id-{instance}");
         Self(Arc::new(Rules {
             #[cfg(feature = "rate-limit")]
             flood: Arc::new(Flood::new(NewSessions::default(), &sessions, profile)),
@@ -174,6 +180,8 @@ impl Site {
             companion_header: COMPANION_HEADER.to_owned(),
             session_header: SESSION_HEADER.to_owned(),
             proxies: Vec::new(),
+            instance,
+            neighbour_told: Arc::default(),
         }))
     }
 
@@ -260,7 +268,7 @@ impl Site {
     pub fn cookie_named(mut self, name: &str) -> Result<Self> {
         let own = match self.0.cookie.secure {
             true => name.to_owned(),
-            false => format!("{name}-{}", self.0.sessions.instance()),
+            false => format!("{name}-{}", self.0.instance),
         };
         self.rules().cookie.name = own;
         self.checked()

@@ -114,13 +114,17 @@ fn spans(limit: &str) -> Vec<u64> {
     let page = fs::read_to_string("src/guide/operations.md").unwrap();
     let head = format!("| {limit} | ");
     let row = page.lines().find_map(|line| line.strip_prefix(&*head)).unwrap_or_else(|| panic!("no row for {limit}"));
-    let cell = row.split([';', '|']).next().unwrap();
+    seconds(row.split([';', '|']).next().unwrap())
+}
+
+/// `30 min, 12 h`, in seconds.
+fn seconds(spans: &str) -> Vec<u64> {
     let seconds = |span: &str| {
         let (number, unit) = span.trim().split_once(' ').unwrap();
         let unit = ["min", "h", "days"].iter().zip([60, 3600, 86_400]).find(|(name, _)| **name == unit).unwrap().1;
         number.parse::<u64>().unwrap() * unit
     };
-    cell.split(',').map(seconds).collect()
+    spans.split(',').map(seconds).collect()
 }
 
 #[test]
@@ -135,4 +139,31 @@ fn sessions_live_as_long_as_the_guide_says() {
     assert_eq!(lives().as_slice(), spans("idle timeout, lifetime"));
     session.sign_in(dwell::SignIn::new("ada").remembered()).unwrap().blocking_wait().unwrap();
     assert_eq!(lives().as_slice(), spans("remembered"));
+}
+
+#[test]
+fn sessions_live_as_long_as_their_assurance_level_allows() {
+    use dwell::{AssuranceLevel, ManualClock, Options, SignIn};
+    let page = fs::read_to_string("src/guide/operations.md").unwrap();
+    let lives = |options: Options, sign_in| {
+        let sessions = options.clock(ManualClock::new()).manual_workers().in_memory().unwrap();
+        let session = sessions.start();
+        session.sign_in(sign_in).unwrap().blocking_wait().unwrap();
+        [session.idle_left(), session.life_left()].map(|left| left.unwrap().unwrap().as_secs())
+    };
+    for (row, level, allowed) in [
+        ("| `AssuranceLevel::One` | ", AssuranceLevel::One, [30 * 86_400, 30 * 86_400]),
+        ("| `AssuranceLevel::Two` | ", AssuranceLevel::Two, [3_600, 86_400]),
+        ("| `AssuranceLevel::Three` | ", AssuranceLevel::Three, [900, 43_200]),
+    ] {
+        let cells = page.lines().find_map(|line| line.strip_prefix(row)).unwrap_or_else(|| panic!("no row {row}"));
+        let cells: Vec<_> = cells.trim_end_matches(" |").split('|').map(seconds).collect();
+        let options = || Options::new().assurance(level);
+        let plain = lives(options(), SignIn::new("ada"));
+        let remembered = lives(options(), SignIn::new("ada").remembered());
+        assert_eq!(cells, [allowed, plain, remembered], "{row}");
+        let cut_down =
+            lives(options().lifetime(Options::LIFETIME_MAX).idle_timeout(Options::LIFETIME_MAX), SignIn::new("ada"));
+        assert_eq!(cut_down, allowed, "{row}");
+    }
 }

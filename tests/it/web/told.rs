@@ -109,6 +109,31 @@ fn missing_addresses_are_told_once_where_they_would_make_a_difference() {
 }
 
 #[test]
+fn the_cookie_of_another_store_is_told_once() {
+    let (clock, sessions) = timed();
+    let mut events = sessions.events();
+    let site = Site::development(sessions.clone());
+    let other = signed_in(&Site::development(Options::new().in_memory().unwrap()), "eve");
+    let own = signed_in(&site, "ada");
+    told(&mut events, &sessions);
+
+    assert!(open(&site, "GET", &[("Cookie", &own)]).session().is_some());
+    assert_eq!(told(&mut events, &sessions), []);
+    for _ in 0..3 {
+        let found = open(&site.clone(), "GET", &[("Cookie", &format!("{other}; {own}"))]);
+        assert_eq!(found.session().unwrap().principal().unwrap().as_deref(), Some("ada"), "it changes nothing");
+        clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Neighbour, 1, true)]);
+    assert_eq!(RequestFlaw::Neighbour.as_str(), "neighbour");
+
+    // What one store's sites say of each other's cookies would be noise.
+    let admin = Site::development(sessions.clone()).named("admin").unwrap();
+    open(&admin, "GET", &[("Cookie", &own)]);
+    assert_eq!(told(&mut events, &sessions), []);
+}
+
+#[test]
 fn many_refusals_are_one_event_a_second() {
     let (clock, sessions) = timed();
     let mut events = sessions.events();
