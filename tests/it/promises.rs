@@ -110,7 +110,7 @@ fn a_test_that_is_not_there_is_missed() {
 }
 
 /// What the guide's table says of a limit, in seconds: `30 min, 12 h`.
-fn spans(limit: &str) -> Vec<u64> {
+pub(super) fn spans(limit: &str) -> Vec<u64> {
     let page = fs::read_to_string("src/guide/operations.md").unwrap();
     let head = format!("| {limit} | ");
     let row = page.lines().find_map(|line| line.strip_prefix(&*head)).unwrap_or_else(|| panic!("no row for {limit}"));

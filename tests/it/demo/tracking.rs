@@ -172,6 +172,21 @@ fn a_link_signs_in_once() {
 }
 
 #[test]
+fn a_form_without_a_script_gets_a_page_with_the_link() {
+    let site = Site::new(Profile::Lan);
+    let mut ada = Browser::signed_in(&site, "ada");
+    let csrf = ada.whoami().csrf;
+    let form = ada.request("POST", "/handoff").form(&[("csrf", &csrf)]).set("Origin", site.origin());
+    let page = ada.send(&form.clone().set("Accept", "text/html")).expect(200).sets_no_cookie().text();
+    let link = page.split("<code id=\"link\">").nth(1).and_then(|rest| rest.split("</code>").next()).unwrap();
+    let mut phone = Browser::new(&site);
+    let answer = follow(&mut phone, &link[link.find("/handoff").unwrap()..]);
+    arrive(&phone, answer).is("ada", 0);
+    let url = ada.send(&form).expect(200).json()["url"].as_str().unwrap().to_owned();
+    assert!(url.contains("/handoff?code="), "a program gets data");
+}
+
+#[test]
 fn a_link_ends_with_the_session_it_was_made_from() {
     let site = Site::new(Profile::Lan);
     let ends: [fn(&mut Browser); 3] = [

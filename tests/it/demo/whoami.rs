@@ -6,6 +6,7 @@ use super::answer::Answer;
 use super::browser::{Browser, Whoami, seconds_of};
 use super::http::Connection;
 use super::site::{Profile, Site};
+use crate::promises::spans;
 
 const HOUR: u64 = 3600;
 
@@ -56,12 +57,14 @@ fn an_anonymous_visitor_has_a_session_and_no_principal() {
 
 #[test]
 fn each_profile_has_its_own_deadlines() {
-    for (profile, idle, life) in [
-        (Profile::Localhost, 12 * HOUR, 24 * HOUR),
-        (Profile::Development, 12 * HOUR, 24 * HOUR),
-        (Profile::Lan, HOUR / 4, 8 * HOUR),
-        (Profile::Https, HOUR / 2, 12 * HOUR),
+    let local = "`localhost`, `development`";
+    for (profile, idle, life, row) in [
+        (Profile::Localhost, 12 * HOUR, 24 * HOUR, local),
+        (Profile::Development, 12 * HOUR, 24 * HOUR, local),
+        (Profile::Lan, HOUR / 4, 8 * HOUR, "`lan`"),
+        (Profile::Https, HOUR / 2, 12 * HOUR, "`https`"),
     ] {
+        assert_eq!(spans(row), [idle, life], "the guide says so too");
         let site = Site::new(profile);
         let mut browser = Browser::new(&site);
         let signed_in = browser.sign_in("ada");

@@ -197,6 +197,7 @@
     if (!answer.ok && answer.type !== 'opaqueredirect') throw await refusal(answer);
     const told = answer.ok && isJson(answer) ? await answer.json() : {};
     if (told.companion) keep(told.companion);
+    if (told.url) return show(told.url, 'A link for your other device', 'Open it there within a minute. It signs in once, and is worth nothing after that.');
     say(done[path] ?? '');
     await refresh(form);
     // Whoever ends a session here needs nobody to tell them why.
@@ -242,7 +243,7 @@
       show(await answer.text(), link.textContent);
     } catch (error) { error.status ? say(error.message, true) : await outage(); }
   };
-  const show = (text, title) => {
+  const show = (text, title, hint = '') => {
     const dialog = document.createElement('dialog');
     const body = document.createElement('pre');
     const close = document.createElement('button');
@@ -253,6 +254,7 @@
     close.autofocus = true;
     close.addEventListener('click', () => dialog.close());
     dialog.addEventListener('close', () => dialog.remove());
+    if (hint) dialog.append(Object.assign(document.createElement('p'), { textContent: hint }));
     dialog.append(body, close);
     document.body.append(dialog);
     dialog.showModal();

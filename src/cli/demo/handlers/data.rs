@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::super::posted::Posted;
 use super::account::Nothing;
-use super::{Answer, CART, ITEMS, VISITS, invalid};
+use super::{Answer, CART, ITEMS, VISITS, invalid, is_for_reading};
 
 pub(in super::super) async fn visit(session: Session, posted: Posted<Nothing>) -> Answer {
     let visits = session.update(VISITS, |visits| {
@@ -124,8 +124,7 @@ pub(in super::super) async fn export(
     exchange.session_or_new()?;
     let session = exchange.session();
     let Some(session) = session else {
-        let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        if accepted.any(|value| value.contains("text/html")) {
+        if is_for_reading(&headers) {
             return Ok(Redirect::to("/").into_response());
         }
         return Err(Refusal::new(401, "sign_in_required", "there is no session to export").into());

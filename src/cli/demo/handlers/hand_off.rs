@@ -13,8 +13,8 @@ use super::super::app::App;
 use super::super::args::Profile;
 use super::super::page;
 use super::super::posted::{By, Posted};
-use super::Answer;
 use super::account::welcome;
+use super::{Answer, is_for_reading};
 
 #[derive(Deserialize)]
 pub(in super::super) struct Link {
@@ -43,7 +43,11 @@ pub(in super::super) async fn give(
     // The layer has let this host through.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let scheme = if app.profile == Profile::Https { "https" } else { "http" };
-    Ok(axum::Json(json!({ "url": format!("{scheme}://{host}/handoff?code={code}") })).into_response())
+    let url = format!("{scheme}://{host}/handoff?code={code}");
+    Ok(match by {
+        By::Page if is_for_reading(&headers) => Html(page::handed_off(&url, app.profile.name())).into_response(),
+        _ => axum::Json(json!({ "url": url })).into_response(),
+    })
 }
 
 /// Follows a link.

@@ -11,6 +11,7 @@ mod show;
 
 use std::collections::BTreeMap;
 
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use dwell::axum::Rejection;
 use dwell::web::Refusal;
@@ -63,6 +64,12 @@ impl IntoResponse for Failure {
             Self::Failed(error) => error.into_response(),
         }
     }
+}
+
+/// Whether a person reads the answer, as browsers say for forms and links.
+fn is_for_reading(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.contains("text/html"))
 }
 
 fn invalid(reason: &'static str) -> Refusal {

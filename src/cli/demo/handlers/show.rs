@@ -100,6 +100,7 @@ pub(in super::super) async fn home(exchange: Exchange, user: Option<SignedIn>, S
         csrf: &who.csrf,
         profile: app.profile.name(),
         needs_script: app.profile == Profile::Localhost && app.tracking == Tracking::Cookie,
+        hands_off: app.tracking == Tracking::Cookie,
         visitor,
         visits: who.visits,
         cart: &cart,

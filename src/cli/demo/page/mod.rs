@@ -31,6 +31,8 @@ pub(super) struct Home<'a> {
     pub(super) profile: &'a str,
     /// Whether a signed-in visitor is recognised only by what the script sends along.
     pub(super) needs_script: bool,
+    /// Whether a link can sign in another browser.
+    pub(super) hands_off: bool,
     pub(super) visitor: Visitor<'a>,
     pub(super) visits: u32,
     /// One item a line; empty for an empty cart.
@@ -125,6 +127,23 @@ pub(super) fn confirm(principal: &str, code: &str, csrf: &str, profile: &str) ->
         (parts::footer(profile))
     };
     document("Sign in? – dwell demo", &html! {}, &body)
+}
+
+/// Shows a link that signs in once, for pages without the script.
+pub(super) fn handed_off(url: &str, profile: &str) -> String {
+    let body = html! {
+        (parts::header())
+        main #main tabindex="-1" {
+            section .card .wide {
+                h2 { "A link for your other device" }
+                p { "Open it there within a minute. It signs in once, and is worth nothing after that." }
+                p { code #link { (url) } }
+                p { a href="/" { "Back" } }
+            }
+        }
+        (parts::footer(profile))
+    };
+    document("A link – dwell demo", &html! {}, &body)
 }
 
 /// A whole document in the style of the page, with what else belongs into its head.

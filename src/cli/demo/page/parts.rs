@@ -173,7 +173,12 @@ pub(super) fn devices(home: &Home<'_>) -> Markup {
                 }
                 tbody role="rowgroup" { @for device in devices { (row(home, device)) } }
             }
-            (post(home, "/sessions/revoke", "revoke-others", &others))
+            div .actions {
+                (post(home, "/sessions/revoke", "revoke-others", &others))
+                @if home.hands_off {
+                    (post(home, "/handoff", "hand-off", &html! { button #make-link { "Sign in on another device" } }))
+                }
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::{Device, Facts, Home, ICON, SCRIPT, STYLE, Visitor, home, parts};
+use super::{Device, Facts, Home, ICON, SCRIPT, STYLE, Visitor, handed_off, home, parts};
 
 const HOSTILE: &str = "</title><script>alert(1)</script>\"'&<img src=x onerror=alert(2)>";
 
@@ -18,7 +18,16 @@ fn device(id: &str, name: &str, current: bool) -> Device {
 }
 
 fn page(visitor: Visitor<'_>) -> Home<'_> {
-    Home { csrf: "token-42", profile: "lan", needs_script: false, visitor, visits: 3, cart: "", notice: None }
+    Home {
+        csrf: "token-42",
+        profile: "lan",
+        needs_script: false,
+        hands_off: true,
+        visitor,
+        visits: 3,
+        cart: "",
+        notice: None,
+    }
 }
 
 fn signed_in(principal: &str) -> Visitor<'_> {
@@ -129,6 +138,7 @@ fn somebody_signed_in_sees_their_devices_and_can_end_each() {
         "name=\"others\" value=\"true\"",
         "action=\"/logout\"",
         "action=\"/elevate\"",
+        "action=\"/handoff\"",
         "Unknown device",
         "<time datetime=\"2026-08-01T09:30:00Z\">2026-08-01 09:30:00 UTC</time>",
     ] {
@@ -136,6 +146,14 @@ fn somebody_signed_in_sees_their_devices_and_can_end_each() {
     }
     assert_eq!(html.matches("this one").count(), 1);
     assert!(!html.contains("action=\"/login\""), "{html}");
+    let html = home(&Home { hands_off: false, ..page(signed_in("ada")) });
+    assert!(!html.contains("action=\"/handoff\""), "{html}");
+}
+
+#[test]
+fn a_link_is_shown_as_text_and_escaped() {
+    let html = handed_off(HOSTILE, "lan");
+    assert!(html.contains("<code id=\"link\">&lt;/title&gt;") && !html.contains("<script"), "{html}");
 }
 
 #[test]

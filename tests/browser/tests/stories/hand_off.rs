@@ -2,18 +2,12 @@
 
 use dwell_browser_tests::{Browser, Server, story};
 
-/// The link, as the page of somebody signed in asks for it.
+/// The link, as the page shows it to somebody signed in.
 fn link(browser: &Browser) -> String {
-    let url = browser.run(
-        "return (async () => {
-            const companion = localStorage.getItem('dwell-companion');
-            const mine = companion ? { 'X-Companion': companion } : {};
-            const { csrf } = await (await fetch('/whoami', { headers: mine })).json();
-            const headers = { ...mine, 'X-CSRF-Token': csrf, 'Content-Type': 'application/json' };
-            return (await (await fetch('/handoff', { method: 'POST', headers, body: '{}' })).json()).url;
-        })()",
-    );
-    url.as_str().expect("a link").to_owned()
+    browser.press("#make-link");
+    let url = browser.wait_for_text("dialog pre", |text| text.contains("/handoff?code="));
+    browser.shots("the-link");
+    url
 }
 
 /// Follows the link. A page elsewhere could bring a companion too, so under `localhost` one is asked.
@@ -69,6 +63,24 @@ fn somebody_else_is_asked_first() {
             phone.press("main button");
             phone.expect("#principal", "ada");
             assert_eq!(phone.address(), server.url("/"));
+        });
+    }
+}
+
+#[test]
+fn a_page_without_scripts_hands_over_too() {
+    for profile in ["development", "lan"] {
+        story(&format!("hand-off-plain-{profile}"), |stage| {
+            let server = stage.serve(profile, &[]);
+            let [desk, phone] = [(); 2].map(|()| stage.browser_without_scripts());
+            desk.open(&server.url("/"));
+            desk.sign_in("ada");
+            desk.press("#make-link");
+            let url = desk.wait_for_text("#link", |text| text.contains("/handoff?code="));
+            desk.shots("the-link");
+            arrive(&phone, &server, &url, false);
+            desk.press("main a");
+            desk.expect_count("#devices tbody tr", 2);
         });
     }
 }
