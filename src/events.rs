@@ -150,8 +150,9 @@ pub enum RequestFlaw {
     /// [`Request::peer_address`](crate::web::Request::peer_address) on, or set the limit to 0. Where a proxy on this machine
     /// passes requests on, name it with [`Site::trusted_proxy`](crate::web::Site::trusted_proxy).
     NoAddress,
-    /// It also carried the session cookie of another store. Told once, as a warning: browsers send a host's cookies to all
-    /// of its ports and paths, so another application on this host is sent the tokens of this one, and the other way round.
+    /// It also carried the session cookie of another store, from plain HTTP: on HTTPS all stores have one name, so theirs
+    /// cannot be told apart from an old one of this. Told at most once an hour for a site, as a warning: browsers send a
+    /// host's cookies to all of its ports and paths, so another application on this host is sent the tokens of this one, and the other way round.
     /// Give each a host name of its own, or make sure that all of them may have each other's sessions. Told as well of
     /// what a browser kept from a store that is gone, and of a second store of the same application.
     Neighbour,

@@ -55,6 +55,13 @@ pub enum AtLimit {
 
 /// How sure one has to be who somebody is: the authentication assurance levels of [NIST SP
 /// 800-63B-4](https://pages.nist.gov/800-63-4/sp800-63b.html), as far as they limit how long sessions live.
+///
+/// ```
+/// use dwell::{AssuranceLevel, Options};
+/// let office = Options::new().assurance(AssuranceLevel::Two); // remembered for a day at most
+/// # office.in_memory()?;
+/// # Ok::<(), dwell::Error>(())
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssuranceLevel {
@@ -146,7 +153,8 @@ impl Options {
 
     /// Lets no signed-in session live longer than NIST allows at this level: what the other options say beyond that is cut
     /// down, whenever they were called, for remembered sign-ins too. Sessions that are in the store are held to it from the
-    /// next start on. The defaults are within level two but for remembered sign-ins, which are within level one.
+    /// next start on. It counts from the sign-in, also where the [proof](crate::SignIn::proved_ago) is older; say so in the
+    /// sign-in's own [limits](crate::SignIn::limits) then. The defaults are within level two but for remembered sign-ins, which are within level one.
     ///
     /// ```
     /// use dwell::{AssuranceLevel, Options, SignIn};

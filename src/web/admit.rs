@@ -73,11 +73,13 @@ impl Site {
     }
 
     fn warn_of_neighbour(&self, cookies: &[&[u8]]) {
-        let told = &self.get().neighbour_told;
-        if !told.load(Ordering::Relaxed)
-            && cookie::has_neighbour(cookies, &self.get().instance)
-            && !told.swap(true, Ordering::Relaxed)
-        {
+        let (untold_from, now) = (&self.get().neighbour_untold_from, self.sessions().now());
+        let seen = untold_from.load(Ordering::Relaxed);
+        if now.0 < seen || !cookie::has_neighbour(cookies, &self.get().instance) {
+            return;
+        }
+        let next = now.plus(NEIGHBOUR_SECONDS).0;
+        if untold_from.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.sessions().note_flaw(Flaw::Neighbour, true);
         }
     }
@@ -145,6 +147,9 @@ impl Site {
 
 /// The parameter of an address that has the token in it.
 const SESSION_PARAMETER: &str = "session";
+
+/// How often at most it is told that another store's cookie comes here: nobody may have listened the first time.
+const NEIGHBOUR_SECONDS: u32 = 60 * 60;
 
 /// The longest `User-Agent` that is looked at, in bytes; those of browsers have about 150.
 const USER_AGENT_BYTES_MAX: usize = 512;

@@ -129,6 +129,10 @@ pub(super) fn has_neighbour(lines: &[&[u8]], instance: &str) -> bool {
     lines.iter().flat_map(|line| line.split(|&byte| byte == b';')).any(|pair| {
         let Some(at) = pair.iter().position(|&byte| byte == b'=') else { return false };
         let (name, value) = (trim(pair.get(..at).unwrap_or_default()), trim(pair.get(at + 1..).unwrap_or_default()));
+        // On HTTPS all stores have one name, and what a site appends to it is its own.
+        if name.starts_with(b"__") {
+            return false;
+        }
         let mut parts = name.split(|&byte| byte == b'-');
         let is_other = parts.clone().any(is_store) && parts.all(|part| part != instance.as_bytes());
         is_other && std::str::from_utf8(value).is_ok_and(|text| Token::parse(text).is_some())
@@ -189,7 +193,17 @@ mod tests {
             assert!(is_told(other, &token), "{other}");
             assert!(!is_told(other, "x") && !is_told(other, ""), "{other}: no token");
         }
-        for none in ["id-0123abcd", "id-0123abcd-deadbeef", "__Host-Http-id", "id", "id-4567cde", "id-4567cdeg", ""] {
+        for none in [
+            "__Host-Http-id-deadbeef",
+            "__Secure-id-deadbeef",
+            "id-0123abcd",
+            "id-0123abcd-deadbeef",
+            "__Host-Http-id",
+            "id",
+            "id-4567cde",
+            "id-4567cdeg",
+            "",
+        ] {
             assert!(!is_told(none, &token), "{none}");
         }
         assert!(!has_neighbour(&[], "0123abcd") && !has_neighbour(&[b"id-4567cdef"], "0123abcd"));

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 
 use ipnet::IpNet;
 
@@ -75,8 +75,8 @@ pub(super) struct Rules {
     pub(super) proxies: Vec<IpNet>,
     /// The digits of the store, as they stand in cookies' names.
     pub(super) instance: String,
-    /// That another store's cookie comes here, which is told once. Clones of a site share it.
-    pub(super) neighbour_told: Arc<AtomicBool>,
+    /// The tick after which it may be told again that another store's cookie comes here. Clones of a site share it.
+    pub(super) neighbour_untold_from: Arc<AtomicU32>,
     #[cfg(feature = "rate-limit")]
     flood: Arc<Flood>,
 }
@@ -181,7 +181,7 @@ impl Site {
             session_header: SESSION_HEADER.to_owned(),
             proxies: Vec::new(),
             instance,
-            neighbour_told: Arc::default(),
+            neighbour_untold_from: Arc::default(),
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dwell::{AtLimit, Class, ErrorKind, Field, ManualClock, Options, SignIn};
+use dwell::{AssuranceLevel, AtLimit, Class, ErrorKind, Field, ManualClock, Options, SignIn};
 
 const BLOB: Field<Vec<u8>> = Field::new("blob");
 const BLOB_KEPT: Field<Vec<u8>> = Field::new("blob").keep_on_sign_in();
@@ -182,6 +182,20 @@ fn what_shorter_options_ended_stays_ended_once_anything_was_acknowledged() {
     let sessions = directory.open(&options(10)).unwrap();
     assert!(sessions.load(&first).unwrap().is_none());
     assert!(sessions.load(&other).unwrap().is_none());
+}
+
+#[test]
+fn a_stricter_assurance_level_holds_for_what_is_in_the_store() {
+    let directory = dwell::sim::Directory::new(6);
+    let clock = ManualClock::new();
+    let options = || Options::new().clock(clock.clone()).manual_workers();
+    let sessions = directory.open(&options()).unwrap();
+    let token = sessions.start().sign_in(SignIn::new("ada").remembered()).unwrap().blocking_wait().unwrap();
+    sessions.close().unwrap();
+    let sessions = directory.open(&options().assurance(AssuranceLevel::Three)).unwrap();
+    let session = sessions.load_without_touch(&token).unwrap().unwrap();
+    assert_eq!(session.life_left().unwrap(), Some(Duration::from_secs(12 * 3600)));
+    assert_eq!(session.idle_left().unwrap(), Some(Duration::from_secs(15 * 60)));
 }
 
 #[test]

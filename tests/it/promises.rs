@@ -117,6 +117,15 @@ pub(super) fn spans(limit: &str) -> Vec<u64> {
     seconds(row.split([';', '|']).next().unwrap())
 }
 
+/// The cell after that.
+#[cfg(feature = "cli")]
+pub(super) fn remembered_spans(limit: &str) -> Vec<u64> {
+    let page = fs::read_to_string("src/guide/operations.md").unwrap();
+    let head = format!("| {limit} | ");
+    let row = page.lines().find_map(|line| line.strip_prefix(&*head)).unwrap_or_else(|| panic!("no row for {limit}"));
+    seconds(row.split('|').nth(1).unwrap())
+}
+
 /// `30 min, 12 h`, in seconds.
 fn seconds(spans: &str) -> Vec<u64> {
     let seconds = |span: &str| {
@@ -165,5 +174,7 @@ fn sessions_live_as_long_as_their_assurance_level_allows() {
         let cut_down =
             lives(options().lifetime(Options::LIFETIME_MAX).idle_timeout(Options::LIFETIME_MAX), SignIn::new("ada"));
         assert_eq!(cut_down, allowed, "{row}");
+        let asked = lives(options(), SignIn::new("ada").limits(Options::LIFETIME_MAX, Options::LIFETIME_MAX));
+        assert_eq!(asked, plain, "{row}");
     }
 }

@@ -177,7 +177,9 @@ fn a_form_without_a_script_gets_a_page_with_the_link() {
     let mut ada = Browser::signed_in(&site, "ada");
     let csrf = ada.whoami().csrf;
     let form = ada.request("POST", "/handoff").form(&[("csrf", &csrf)]).set("Origin", site.origin());
-    let page = ada.send(&form.clone().set("Accept", "text/html")).expect(200).sets_no_cookie().text();
+    let answer = ada.send(&form.clone().set("Accept", "text/html")).expect(200).sets_no_cookie();
+    answer.is_private();
+    let page = answer.text();
     let link = page.split("<code id=\"link\">").nth(1).and_then(|rest| rest.split("</code>").next()).unwrap();
     let mut phone = Browser::new(&site);
     let answer = follow(&mut phone, &link[link.find("/handoff").unwrap()..]);

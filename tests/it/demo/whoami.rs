@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::browser::{Browser, Whoami, seconds_of};
 use super::http::Connection;
 use super::site::{Profile, Site};
-use crate::promises::spans;
+use crate::promises::{remembered_spans, spans};
 
 const HOUR: u64 = 3600;
 
@@ -72,6 +72,13 @@ fn each_profile_has_its_own_deadlines() {
         assert_eq!((&*whoami.class, whoami.principal.as_deref(), whoami.visits), ("authenticated", Some("ada"), 0));
         assert_eq!(whoami.id.as_deref(), signed_in["id"].as_str());
         is_about_now(whoami.created.as_deref());
+        is_almost(whoami.idle_left_s, idle);
+        is_almost(whoami.life_left_s, life);
+        let login = serde_json::json!({ "user": "ada", "password": "dwell", "remember": true });
+        let mut browser = Browser::new(&site);
+        browser.sign_in_with(&login);
+        let whoami = browser.whoami();
+        let [idle, life] = remembered_spans(row)[..] else { panic!("two spans") };
         is_almost(whoami.idle_left_s, idle);
         is_almost(whoami.life_left_s, life);
     }

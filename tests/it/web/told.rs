@@ -109,7 +109,7 @@ fn missing_addresses_are_told_once_where_they_would_make_a_difference() {
 }
 
 #[test]
-fn the_cookie_of_another_store_is_told_once() {
+fn the_cookie_of_another_store_is_told_once_an_hour() {
     let (clock, sessions) = timed();
     let mut events = sessions.events();
     let site = Site::development(sessions.clone());
@@ -126,6 +126,11 @@ fn the_cookie_of_another_store_is_told_once() {
     }
     assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Neighbour, 1, true)]);
     assert_eq!(RequestFlaw::Neighbour.as_str(), "neighbour");
+
+    clock.advance(Duration::from_secs(3_600));
+    open(&site, "GET", &[("Cookie", &other)]);
+    open(&site, "GET", &[("Cookie", &other)]);
+    assert_eq!(told(&mut events, &sessions), [(RequestFlaw::Neighbour, 1, true)], "an hour later");
 
     // What one store's sites say of each other's cookies would be noise.
     let admin = Site::development(sessions.clone()).named("admin").unwrap();

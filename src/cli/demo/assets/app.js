@@ -197,7 +197,10 @@
     if (!answer.ok && answer.type !== 'opaqueredirect') throw await refusal(answer);
     const told = answer.ok && isJson(answer) ? await answer.json() : {};
     if (told.companion) keep(told.companion);
-    if (told.url) return show(told.url, 'A link for your other device', 'Open it there within a minute. It signs in once, and is worth nothing after that.');
+    if (told.url) {
+      say('');
+      return show(told.url, 'A link for another browser', 'Open it there within a minute. It signs in once, and is worth nothing after that.');
+    }
     say(done[path] ?? '');
     await refresh(form);
     // Whoever ends a session here needs nobody to tell them why.
@@ -247,14 +250,21 @@
     const dialog = document.createElement('dialog');
     const body = document.createElement('pre');
     const close = document.createElement('button');
-    dialog.setAttribute('aria-label', title);
+    const heading = Object.assign(document.createElement('h2'), { id: 'dialog-title', textContent: title });
+    const note = Object.assign(document.createElement('p'), { id: 'dialog-hint', textContent: hint });
+    dialog.setAttribute('aria-labelledby', heading.id);
+    if (hint) dialog.setAttribute('aria-describedby', note.id);
+    dialog.append(heading);
     try { body.textContent = JSON.stringify(JSON.parse(text), null, 2); } catch { body.textContent = text; }
     body.tabIndex = 0;
     close.textContent = 'Close';
     close.autofocus = true;
     close.addEventListener('click', () => dialog.close());
     dialog.addEventListener('close', () => dialog.remove());
-    if (hint) dialog.append(Object.assign(document.createElement('p'), { textContent: hint }));
+    if (hint) {
+      body.className = 'whole';
+      dialog.append(note);
+    }
     dialog.append(body, close);
     document.body.append(dialog);
     dialog.showModal();

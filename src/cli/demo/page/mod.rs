@@ -135,7 +135,7 @@ pub(super) fn handed_off(url: &str, profile: &str) -> String {
         (parts::header())
         main #main tabindex="-1" {
             section .card .wide {
-                h2 { "A link for your other device" }
+                h2 { "A link for another browser" }
                 p { "Open it there within a minute. It signs in once, and is worth nothing after that." }
                 p { code #link { (url) } }
                 p { a href="/" { "Back" } }

@@ -176,7 +176,7 @@ pub(super) fn devices(home: &Home<'_>) -> Markup {
             div .actions {
                 (post(home, "/sessions/revoke", "revoke-others", &others))
                 @if home.hands_off {
-                    (post(home, "/handoff", "hand-off", &html! { button #make-link { "Sign in on another device" } }))
+                    (post(home, "/handoff", "hand-off", &html! { button #make-link { "Link for another browser" } }))
                 }
             }
         }
