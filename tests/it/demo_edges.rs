@@ -178,3 +178,15 @@ fn a_signal_at_the_first_moment_is_a_clean_stop() {
         assert!(shell.wait().unwrap().success());
     }
 }
+
+#[test]
+fn a_port_that_is_taken_is_told_with_the_way_out() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dwell"));
+    command.args(["demo", "--listen", &address, "--profile", "development", "--data"]).arg(data.path().join("store"));
+    let output = command.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && told.contains(&address) && told.contains("`--listen`"), "{told}");
+}

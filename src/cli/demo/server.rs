@@ -44,7 +44,11 @@ pub(super) struct Listener {
 pub(super) async fn listen(site: &Site, address: SocketAddr) -> Result<Listener, Failure> {
     // First of all: whoever is told that we listen may tell us to stop at once.
     let stop = Stop::watch().map_err(|error| Failure::Failed(format!("failed to watch for signals: {error}")))?;
-    let failed = |error: io::Error| Failure::Failed(format!("failed to listen on {address}: {error}"));
+    let failed = |error: io::Error| {
+        let taken = error.kind() == io::ErrorKind::AddrInUse;
+        let hint = if taken { "; name another with `--listen`" } else { "" };
+        Failure::Failed(format!("failed to listen on {address}: {error}{hint}"))
+    };
     let socket = site.listen(address).map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
