@@ -34,6 +34,7 @@ pub struct Options {
     session_bytes_max: usize,
     cache_bytes: usize,
     page_cache_bytes: usize,
+    journal_bytes: Option<usize>,
     pub(crate) wait_for_lock: Duration,
     events_kept: usize,
     clock: Option<Arc<dyn Clock>>,
@@ -112,6 +113,7 @@ impl Options {
             session_bytes_max: 64 * 1024,
             cache_bytes: 64 * 1024 * 1024,
             page_cache_bytes: 64 * 1024 * 1024,
+            journal_bytes: None,
             wait_for_lock: Duration::ZERO,
             events_kept: 16_384,
             clock: None,
@@ -129,6 +131,7 @@ impl Options {
             sessions_max: 10_000,
             cache_bytes: 4 * 1024 * 1024,
             page_cache_bytes: 4 * 1024 * 1024,
+            journal_bytes: Some(1024 * 1024),
             ..Self::new()
         }
     }
@@ -221,6 +224,24 @@ impl Options {
         self
     }
 
+    /// Room on disk for the journal of a store that is made with these options, in bytes: by default 16 MiB, 1 MiB for an
+    /// [`appliance`](Self::appliance). At least 64 KiB and at most 1 GiB, in whole blocks of 4 KiB; a store keeps the size
+    /// that it was made with.
+    ///
+    /// Durable changes go to the journal first and from there to the B-tree, together, when it is half full or nothing
+    /// else is to be done. A larger one makes that rarer, which spares the disk where the same sessions change again and
+    /// again, and takes that much more memory and time to start after a crash, at most.
+    ///
+    /// ```
+    /// let options = dwell::Options::new().journal_bytes(4 * 1024 * 1024);
+    /// # options.in_memory()?;
+    /// # Ok::<(), dwell::Error>(())
+    /// ```
+    pub fn journal_bytes(mut self, bytes: usize) -> Self {
+        self.journal_bytes = Some(bytes);
+        self
+    }
+
     /// Waits this long for another process to let go of the directory, instead of failing at once. For
     /// deployments that start the new process before the old one has ended.
     pub fn wait_for_lock(mut self, patience: Duration) -> Self {
@@ -295,6 +316,12 @@ impl Options {
         self
     }
 
+    /// What was asked for, or else this.
+    #[cfg(feature = "sim")]
+    pub(crate) fn journal_bytes_or(&self, bytes: usize) -> usize {
+        self.journal_bytes.unwrap_or(bytes)
+    }
+
     pub(crate) fn check(&self) -> Result<Settings> {
         let within = |limits: Limits| self.assurance.map_or(limits, |level| limits.clipped(level.limits()));
         let signed_in = within(Limits::check("the", self.signed_in)?);
@@ -318,6 +345,10 @@ impl Options {
         if !(1..=Self::SESSION_BYTES_LIMIT).contains(&self.session_bytes_max) {
             return Err(out_of_range("session_bytes_max", 1, Self::SESSION_BYTES_LIMIT as u64));
         }
+        let journal_bytes = self.journal_bytes.unwrap_or(JOURNAL_BYTES);
+        if !(JOURNAL_BYTES_MIN..=JOURNAL_BYTES_MAX).contains(&journal_bytes) {
+            return Err(out_of_range("journal_bytes", JOURNAL_BYTES_MIN as u64, JOURNAL_BYTES_MAX as u64));
+        }
         Ok(Settings {
             signed_in,
             remembered,
@@ -330,6 +361,7 @@ impl Options {
             session_bytes_max: self.session_bytes_max,
             cache_bytes: self.cache_bytes,
             page_cache_bytes: self.page_cache_bytes.max(PAGE_CACHE_BYTES_MIN),
+            journal_bytes: Some(journal_bytes.next_multiple_of(JOURNAL_BLOCK) as u64),
             events_kept: self.events_kept.max(1),
             clock: self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
             manual_workers: self.manual_workers,
@@ -351,6 +383,15 @@ const OVERLAP_MAX: u32 = 60;
 /// Below this the B-tree would read its own upper pages from the file again and again.
 const PAGE_CACHE_BYTES_MIN: usize = 256 * 1024;
 
+/// What half a minute of sign-ins at full speed would fill if nothing was brought to the B-tree meanwhile.
+const JOURNAL_BYTES: usize = 16 * 1024 * 1024;
+/// Two frames of a session with little data, eight times over.
+const JOURNAL_BYTES_MIN: usize = 64 * 1024;
+/// What it holds is kept in memory too until it is in the B-tree.
+const JOURNAL_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Frames are written in whole blocks.
+const JOURNAL_BLOCK: usize = 4096;
+
 fn out_of_range(option: &str, min: u64, max: u64) -> Error {
     Error::invalid(format!("`{option}` must be between {min} and {max}"))
 }
@@ -369,6 +410,8 @@ pub(crate) struct Settings {
     pub(crate) session_bytes_max: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) page_cache_bytes: usize,
+    /// `None` for a store without a journal.
+    pub(crate) journal_bytes: Option<u64>,
     pub(crate) events_kept: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) manual_workers: bool,
@@ -468,5 +511,6 @@ mod tests {
         assert!(refused(&Options::new().rotation_overlap(Duration::ZERO)).contains("rotation overlap"));
         assert!(refused(&Options::new().rotation_overlap(Duration::from_secs(61))).contains("60 s"));
         assert!(refused(&Options::new().session_bytes_max(2 << 20)).contains("session_bytes_max"));
+        assert!(refused(&Options::new().journal_bytes(65_535)).contains("journal_bytes"));
     }
 }

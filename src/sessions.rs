@@ -14,7 +14,7 @@ pub use keys::KeyInfo;
 use crate::engine::{Engine, Flaw, Found, Hot, Receipt, Spare};
 use crate::error::{Error, Result};
 use crate::events::Events;
-use crate::options::Options;
+use crate::options::{Options, Settings};
 use crate::seal::Tagger;
 use crate::session::Session;
 use crate::sign_in::{Class, SessionInfo, Stats, check_principal, decode_facts};
@@ -421,14 +421,18 @@ impl Options {
     /// [`Invalid`](crate::ErrorKind::Invalid) for impossible options.
     pub fn in_memory(&self) -> Result<Sessions> {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::memory());
-        let (engine, found) = Engine::open(&disk, self.check()?, Arc::new(OsEntropy))?;
+        // Nothing there lasts, so there is nothing to be gained by writing it twice.
+        let settings = Settings { journal_bytes: None, ..self.check()? };
+        let (engine, found) = Engine::open(&disk, settings, Arc::new(OsEntropy))?;
         Ok(Sessions(Arc::new(Handle { engine, disk, found, _lock: None })))
     }
 
     #[cfg(feature = "sim")]
     pub(crate) fn open_simulated(&self, disk: &SimDisk, entropy: crate::token::SeededEntropy) -> Result<Sessions> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let (engine, found) = Engine::open(&disk, self.check()?, Arc::new(entropy))?;
+        // Small, so that it goes round often.
+        let sized = self.clone().journal_bytes(self.journal_bytes_or(64 * 1024));
+        let (engine, found) = Engine::open(&disk, sized.check()?, Arc::new(entropy))?;
         Ok(Sessions(Arc::new(Handle { engine, disk, found, _lock: None })))
     }
 }

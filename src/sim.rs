@@ -103,6 +103,11 @@ impl Directory {
         self.disk.remove_file(name);
     }
 
+    /// From now on this seed decides what a power cut leaves.
+    pub fn reseed(&self, seed: u64) {
+        self.disk.reseed(seed);
+    }
+
     /// A copy of the directory as it is now.
     #[must_use]
     pub fn copy(&self) -> Self {

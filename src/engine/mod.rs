@@ -183,7 +183,8 @@ impl Engine {
         entropy: Arc<dyn Entropy>,
     ) -> Result<(Arc<Self>, Found)> {
         let beginning = clock::EngineClock::beginning(settings.clock.as_ref(), Row(1));
-        let mut opened = storage::open(disk, settings.page_cache_bytes, beginning, entropy.as_ref())?;
+        let sizes = storage::Sizes { page_cache: settings.page_cache_bytes, journal: settings.journal_bytes };
+        let mut opened = storage::open(disk, sizes, beginning, entropy.as_ref())?;
         let clock = resume_time(&settings, &mut opened, beginning)?;
         let next_row = Row(opened.state.next_row);
         let ledger = credits::Ledger::new(opened.credits);

@@ -400,6 +400,14 @@ impl Bell {
         let _ = self.ring.try_send(());
     }
 
+    /// Rings it from anywhere.
+    pub(crate) fn ringer(&self) -> impl Fn() + Send + 'static {
+        let ring = self.ring.clone();
+        move || {
+            let _ = ring.try_send(());
+        }
+    }
+
     /// Whether it was rung since the last wait; as if somebody had waited.
     #[cfg(test)]
     pub(crate) fn take_ring(&self) -> bool {

@@ -38,6 +38,7 @@ impl Engine {
                 .spawn(body)
                 .map_err(|error| Error::new(ErrorKind::Storage, "failed to start a worker thread").because(error))
         };
+        self.writer.lock().start_thread(self)?;
         for (name, run) in [
             ("dwell-writer", Self::run_writer as fn(&Arc<Self>)),
             ("dwell-reaper", Self::run_reaper),

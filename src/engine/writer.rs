@@ -66,9 +66,18 @@ impl Machine {
         self.storage.as_mut().map_or(Ok(()), storage::Writer::take_over)
     }
 
+    /// Starts the thread that brings the journal to the tables.
+    pub(crate) fn start_thread(&mut self, engine: &Engine) -> Result<()> {
+        let ring = engine.queue.bell.ringer();
+        self.storage.as_mut().map_or(Ok(()), |storage| storage.start_thread(ring))
+    }
+
     /// Writes what is due. Returns when there will be something to do without a ring, in engine milliseconds.
     pub(crate) fn step(&mut self, engine: &Arc<Engine>, force: bool) -> Option<u64> {
         engine.look_at_wall();
+        if let Some(Err(error)) = self.storage.as_mut().map(storage::Writer::collect) {
+            engine.health.degrade(&error);
+        }
         let now_ms = engine.clock.now_ms();
         let sweep_ms = self.sweep.due_ms();
         let clock_is_due = engine.live() > 0 && now_ms.saturating_sub(self.stamped_ms) >= STAMP_MS;
@@ -185,7 +194,7 @@ impl Machine {
         let mut last = Batch { touches: engine.touch_blocks(), replace_touches: true, ..engine.empty_batch() };
         let swept = self.sweep.take_rows(self.sweep.share(false, 0, engine.clock.now_ms()));
         last.deletes.extend(swept.into_iter().map(|swept| swept.row));
-        let touched = if engine.health.check_writable().is_ok() { storage.apply(&last) } else { Ok(()) };
+        let touched = engine.health.check_writable().and_then(|()| storage.apply(&last));
         let closed = storage.close();
         touched.and(closed)
     }

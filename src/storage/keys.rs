@@ -29,6 +29,7 @@ pub(crate) struct Keys {
     index: Tagger,
     handles: Tagger,
     visitors: Tagger,
+    journal: Tagger,
     names: Key,
     facts: Key,
 }
@@ -149,6 +150,7 @@ impl Keys {
             index: Tagger::new(&index.derive(None, "principal references", bound)),
             handles: Tagger::new(&index.derive(None, "session handles", bound)),
             visitors: Tagger::new(&store.derive(None, "visitor tokens", bound)),
+            journal: Tagger::new(&store.derive(None, "journal frames", bound)),
             names: store.derive(None, "principal names", bound),
             facts: store.derive(None, "session facts", bound),
         }
@@ -203,6 +205,11 @@ impl Keys {
     /// Tags what visitors without a session are handed.
     pub(crate) const fn visitors(&self) -> &Tagger {
         &self.visitors
+    }
+
+    /// Tags frames of the journal.
+    pub(super) const fn journal(&self) -> &Tagger {
+        &self.journal
     }
 
     /// What tells this store from others in public: in the name of a cookie.

@@ -4,8 +4,8 @@
 //! applying batches. It knows redb and ring 0; it knows nothing of indexes, timers, threads or tokens in use.
 //! Invariants:
 //!
-//! - One [`Batch`] is one redb transaction: all of it or nothing is there after a crash. Nothing above may assume
-//!   that an acknowledged batch is already in the B-tree: a journal may come to stand in front of it.
+//! - One [`Batch`] is one frame of the journal or one redb transaction: all of it or nothing is there after a crash. Nothing
+//!   above may assume that an acknowledged batch is already in the B-tree: a checkpoint brings it there later.
 //! - There is one [`Writer`]; it cannot be cloned. Readers never block it and it never blocks them.
 //! - Whatever is read was verified under the store's keys before anybody sees it.
 //! - No type of redb leaves this folder.
@@ -14,13 +14,17 @@
 //! redb while opening, the files are reported as damaged and left as they are.
 
 mod backend;
+mod checkpoint;
 pub(crate) mod credit;
 pub(crate) mod directory;
 pub(crate) mod disk;
+mod effects;
 mod epoch;
+mod journal;
 mod key_file;
 mod keys;
 mod open;
+mod overlay;
 pub(crate) mod port;
 #[cfg(feature = "sim")]
 pub(crate) mod probe;
@@ -28,6 +32,7 @@ mod reader;
 pub(crate) mod record;
 mod rekey;
 mod schema;
+mod tables;
 pub(crate) mod touch;
 mod writer;
 
@@ -37,7 +42,7 @@ use credit::Credits;
 use parking_lot::RwLock;
 
 pub(crate) use keys::{KeySet, Keys, Ring, WrapBinding};
-pub(crate) use open::{Opened, open};
+pub(crate) use open::{Opened, Sizes, open};
 pub(crate) use reader::{Reader, Scanned};
 use record::{Checkpoint, Cutoff, Header, PrincipalRef, Row};
 pub(crate) use writer::Writer;

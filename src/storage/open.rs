@@ -12,15 +12,18 @@ use redb::{ReadableDatabase, ReadableTable, TableHandle};
 use super::backend::Backend;
 use super::credit::Credits;
 use super::disk::Disk;
+use super::effects::Effects;
+use super::journal::{self, Journal, Position};
 use super::key_file::KeyFile;
 use super::keys::Keys;
+use super::overlay::Layers;
 use super::reader::Reader;
 use super::record::{Checkpoint, Cutoff, CutoffBytes, PrincipalRef, State};
 use super::schema::{
-    BODIES, CUTOFFS, DRAFT, EPOCH_FILE, FORMAT, MAGIC, META, META_CREDITS, META_FORMAT, META_KEYS, META_STATE,
-    PRINCIPALS, SESSIONS, STORE_FILE, STORE_FILE_NEW, TOUCHES,
+    BODIES, CUTOFFS, DRAFT, EPOCH_FILE, FORMAT, MAGIC, META, META_CREDITS, META_FORMAT, META_JOURNAL, META_KEYS,
+    META_STATE, PRINCIPALS, SESSIONS, STORE_FILE, STORE_FILE_NEW, TOUCHES,
 };
-use super::writer::Writer;
+use super::writer::{Parts, Writer};
 use super::{contained, epoch, failed, io_failed, rekey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
@@ -38,13 +41,16 @@ pub(crate) struct Opened {
     pub(crate) credits: Credits,
 }
 
+/// What a store takes, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) page_cache: usize,
+    /// The journal's ring, for a store that is to be made; `None` for one without a journal.
+    pub(crate) journal: Option<u64>,
+}
+
 /// Opens the store in `disk`, or makes one if there is none. `clock` is what a new store begins with.
-pub(crate) fn open(
-    disk: &Arc<dyn Disk>,
-    page_cache_bytes: usize,
-    clock: Checkpoint,
-    entropy: &dyn Entropy,
-) -> Result<Opened> {
+pub(crate) fn open(disk: &Arc<dyn Disk>, sizes: Sizes, clock: Checkpoint, entropy: &dyn Entropy) -> Result<Opened> {
     let names = disk.names().map_err(|error| io_failed("failed to list the directory", error))?;
     let has = |name: &str| names.iter().any(|other| other == name);
     let created = !has(STORE_FILE);
@@ -55,10 +61,10 @@ pub(crate) fn open(
     }
     let key_file = key_file(disk.as_ref(), created.then_some(clock), entropy)?;
     if created {
-        create(disk.as_ref(), page_cache_bytes, clock, &key_file, entropy)?;
+        create(disk.as_ref(), sizes, clock, &key_file, entropy)?;
     }
     contained("failed to open `store.redb`: the file is damaged", || {
-        let (database, backend) = open_database(disk.as_ref(), page_cache_bytes)?;
+        let (database, backend) = open_database(disk.as_ref(), sizes.page_cache)?;
         adopt(disk, (database, backend), &key_file, entropy)
     })
 }
@@ -80,15 +86,11 @@ fn key_file(disk: &dyn Disk, beginning: Option<Checkpoint>, entropy: &dyn Entrop
     Ok(file)
 }
 
-fn create(
-    disk: &dyn Disk,
-    page_cache_bytes: usize,
-    clock: Checkpoint,
-    key_file: &KeyFile,
-    entropy: &dyn Entropy,
-) -> Result<()> {
+fn create(disk: &dyn Disk, sizes: Sizes, clock: Checkpoint, key_file: &KeyFile, entropy: &dyn Entropy) -> Result<()> {
     let (keys, wrapped) = Keys::create(key_file, entropy)?;
     let state = State { next_row: 1, epoch: 1, epoch_due: true, clock, ..State::default() };
+    // First, so that a store is never without the journal that it says it has.
+    let journal = sizes.journal.map(|bytes| journal::create(disk, bytes, &keys, entropy)).transpose()?;
     let what = "failed to create `store.redb`";
     let io = |error| io_failed(what, error);
     match disk.remove(STORE_FILE_NEW) {
@@ -97,7 +99,7 @@ fn create(
     }
     let file = disk.create(STORE_FILE_NEW).map_err(io)?;
     let database = redb::Builder::new()
-        .set_cache_size(page_cache_bytes)
+        .set_cache_size(sizes.page_cache)
         .create_with_backend(Backend::direct(file))
         .map_err(|error| failed(what, error))?;
     let fill = || -> Result<(), redb::Error> {
@@ -107,6 +109,9 @@ fn create(
             meta.insert(META_FORMAT, format_record(keys.store_id()).as_slice())?;
             meta.insert(META_KEYS, wrapped.as_slice())?;
             meta.insert(META_STATE, state.encode(keys.store_id(), keys.store()).as_slice())?;
+            if let Some(position) = &journal {
+                meta.insert(META_JOURNAL, position.encode(&keys).as_slice())?;
+            }
             transaction.open_table(SESSIONS)?;
             transaction.open_table(BODIES)?;
             transaction.open_table(PRINCIPALS)?;
@@ -166,17 +171,24 @@ fn adopt(
     let keys = Keys::open(key_file, &meta.keys)?;
     let unfinished = rekey::unfinished(key_file, &meta.keys, entropy)?;
     let mut state = State::decode(&meta.state, keys.store_id(), keys.store())?;
-    let cutoffs = read_cutoffs(&database, &keys, &state)?;
+    let keys = Arc::new(keys);
+    let mut layers = Layers::default();
+    let position = meta.journal.as_deref().map(|record| Position::decode(record, &keys)).transpose()?;
+    let mut journal = position.map(|from| replay(disk.as_ref(), &keys, from, (&mut state, &mut layers))).transpose()?;
+    let cutoffs = read_cutoffs(&database, &layers, &keys, &state)?;
     let expected = (&state.credits_tag, state.credits_made);
-    let credits = Credits::decode(meta.credits.as_deref(), expected, keys.store_id(), keys.store())?;
+    let record = layers.credits().unwrap_or(meta.credits);
+    let credits = Credits::decode(record.as_deref(), expected, keys.store_id(), keys.store())?;
     let outcome = judge_epoch(disk.as_ref(), &keys, &mut state)?;
     if outcome == Epoch::FileIsOlder {
+        // Or a power cut could leave the file ahead of the store, as an older copy would.
+        journal.iter_mut().try_for_each(Journal::affirm)?;
         epoch::write(disk.as_ref(), &keys, state.epoch)?;
     }
-    let keys = Arc::new(keys);
-    let database = Arc::new(RwLock::new(Some(database)));
-    let reader = Reader::new(Arc::clone(&database), Arc::clone(&keys));
-    let mut writer = Writer::new(Arc::clone(disk), (database, backend), Arc::clone(&keys), (state, meta.keys));
+    let (database, layers) = (Arc::new(RwLock::new(Some(database))), Arc::new(RwLock::new(layers)));
+    let reader = Reader::new(Arc::clone(&database), Arc::clone(&layers), Arc::clone(&keys));
+    let parts = Parts { database, backend, layers, journal, state, wrapped: meta.keys };
+    let mut writer = Writer::new(Arc::clone(disk), Arc::clone(&keys), parts);
     writer.unfinished = unfinished;
     if outcome == Epoch::StoreIsOlder {
         writer.end_everything()?;
@@ -185,11 +197,32 @@ fn adopt(
     Ok(Opened { reader, writer, keys, state, cutoffs, credits })
 }
 
+/// Opens the journal of a store, and takes in what is not in the tables.
+fn replay(
+    disk: &dyn Disk,
+    keys: &Arc<Keys>,
+    from: Position,
+    (state, layers): (&mut State, &mut Layers),
+) -> Result<Journal> {
+    journal::open(disk, keys, from, &mut |payload| {
+        let damaged = || Error::corrupt("a frame of the file `journal` does not follow the one before it");
+        let effects = Effects::decode(payload, keys.store_id(), keys.store()).ok_or_else(damaged)?;
+        // What went to the tables at once is counted too, so tables from before it do not pass for those from after it.
+        if effects.state.commits != state.commits + 1 {
+            return Err(damaged());
+        }
+        *state = effects.state;
+        layers.current.absorb(effects);
+        Ok(())
+    })
+}
+
 struct Meta {
     format: Vec<u8>,
     keys: Vec<u8>,
     state: Vec<u8>,
     credits: Option<Vec<u8>>,
+    journal: Option<Vec<u8>>,
 }
 
 fn read_meta(database: &redb::Database) -> Result<Meta> {
@@ -216,6 +249,7 @@ fn read_meta(database: &redb::Database) -> Result<Meta> {
         keys: record(META_KEYS, "key")?,
         state: record(META_STATE, "state")?,
         credits: find(META_CREDITS)?,
+        journal: find(META_JOURNAL)?,
     })
 }
 
@@ -249,7 +283,12 @@ fn format_name(number: u32) -> String {
 }
 
 /// Reads every cutoff and holds their sum against the state record, so that a removed one is noticed.
-fn read_cutoffs(database: &redb::Database, keys: &Keys, state: &State) -> Result<Vec<(PrincipalRef, Cutoff)>> {
+fn read_cutoffs(
+    database: &redb::Database,
+    layers: &Layers,
+    keys: &Keys,
+    state: &State,
+) -> Result<Vec<(PrincipalRef, Cutoff)>> {
     let read = || -> Result<Vec<(PrincipalRef, CutoffBytes)>, redb::Error> {
         let table = database.begin_read()?.open_table(CUTOFFS)?;
         table
@@ -258,7 +297,10 @@ fn read_cutoffs(database: &redb::Database, keys: &Keys, state: &State) -> Result
             .map(|entry| entry.map_err(Into::into))
             .collect()
     };
-    let records = read().map_err(|error| failed("failed to read `store.redb`", error))?;
+    let mut records = read().map_err(|error| failed("failed to read `store.redb`", error))?;
+    let new = layers.cutoffs();
+    records.retain(|(principal, _)| !new.contains_key(&principal.0));
+    records.extend(new.into_iter().filter_map(|(principal, record)| Some((PrincipalRef(principal), record?))));
     let sum = records.iter().fold(0_u128, |sum, (_, bytes)| sum.wrapping_add(Cutoff::share(bytes)));
     if sum != state.cutoff_sum {
         return Err(Error::corrupt("sign-out-everywhere records are missing from the store, or were added to it"));

@@ -13,7 +13,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"dwell\0s\n";
 
 /// The format of everything in the directory. Drafts have the top bit set and change with every change of
 /// bytes; format 1 will be the first that later versions read for ever.
-pub(crate) const FORMAT: u32 = DRAFT | 5;
+pub(crate) const FORMAT: u32 = DRAFT | 6;
 pub(crate) const DRAFT: u32 = 1 << 31;
 
 /// One record for each `META_*` key.
@@ -37,10 +37,15 @@ pub(crate) const META_KEYS: u64 = 1;
 pub(crate) const META_STATE: u64 = 2;
 /// Time that was not counted when it passed. There only while rows need it.
 pub(crate) const META_CREDITS: u64 = 3;
+/// How far the tables have what is in the journal. Written by every checkpoint; not there if the store has no journal.
+pub(crate) const META_JOURNAL: u64 = 4;
 
 /// The store, made under the temporary name and renamed when it is whole.
 pub(crate) const STORE_FILE: &str = "store.redb";
 pub(crate) const STORE_FILE_NEW: &str = "store.redb.new";
+/// What is not in the store yet, made under the temporary name and renamed when it is whole.
+pub(crate) const JOURNAL_FILE: &str = "journal";
+pub(crate) const JOURNAL_FILE_NEW: &str = "journal.new";
 /// The server keys.
 pub(crate) const KEY_FILE: &str = "server.key";
 /// The highest epoch that was acknowledged.

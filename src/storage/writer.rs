@@ -1,20 +1,25 @@
-//! Writing batches: one redb transaction each.
+//! Writing batches: a frame of the journal each, and a checkpoint now and then.
 //!
-//! It knows redb's write side, records, keys and the epoch file. Invariants: the state record goes into every
-//! commit; the commit that ends the first session after an open raises the epoch, and the epoch file follows
-//! before anybody is told; after a failed commit nothing more is written, because what reached the disk is
-//! unknown until the file is opened again.
+//! It knows the journal, checkpoints, the overlay and the epoch file. Invariants: the state record goes into every frame and
+//! every checkpoint; the batch that ends the first session after an open raises the epoch, and the epoch file follows before
+//! anybody is told; a batch that fits no frame, changes keys or has no journal in front of it goes to the tables at once,
+//! with everything before it; a part of the ring is written over only when what it stood for is in the tables, on disk;
+//! after a failure nothing more is written, because what reached the disk is unknown until the store is opened again.
 
 use std::sync::Arc;
 
-use redb::ReadableTable;
+use parking_lot::RwLock;
+use redb::ReadableDatabase;
 
 use super::backend::Backend;
-use super::credit::Credits;
+use super::checkpoint::{Checkpointer, Job};
 use super::disk::Disk;
-use super::record::{Cutoff, Header, State};
-use super::schema::{BODIES, CUTOFFS, META, META_CREDITS, META_KEYS, META_STATE, PRINCIPALS, SESSIONS, TOUCHES};
-use super::{Batch, Database, Keys, Put, closed, epoch, failed, touch};
+use super::effects::Effects;
+use super::journal::{Journal, Position};
+use super::overlay::{Layers, Overlay};
+use super::record::{CutoffBytes, PrincipalRef, State};
+use super::schema::CUTOFFS;
+use super::{Batch, Database, Keys, closed, epoch, failed};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The one road to the disk.
@@ -24,6 +29,11 @@ pub(crate) struct Writer {
     database: Database,
     backend: Backend,
     pub(super) keys: Arc<Keys>,
+    layers: Arc<RwLock<Layers>>,
+    journal: Option<Journal>,
+    checkpointer: Option<Checkpointer>,
+    /// How far the checkpoint goes that is under way.
+    running: Option<Position>,
     state: State,
     /// The record of the store's own keys, sealed.
     pub(super) wrapped: Vec<u8>,
@@ -36,22 +46,56 @@ pub(crate) struct Writer {
     failed: bool,
 }
 
+/// What opening has found.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) database: Database,
+    pub(super) backend: Backend,
+    pub(super) layers: Arc<RwLock<Layers>>,
+    pub(super) journal: Option<Journal>,
+    pub(super) state: State,
+    pub(super) wrapped: Vec<u8>,
+}
+
+/// What else goes along with a checkpoint that somebody waits for.
+#[derive(Debug, Default)]
+struct Extra {
+    everything_ends: bool,
+    keys: Option<Vec<u8>>,
+    dropped_key: Option<u8>,
+}
+
 const WHAT: &str = "failed to write `store.redb`";
 /// More rows than a store makes between a copy and its restoring.
 const ROWS_AFTER_COPY: u64 = 1 << 32;
+/// A checkpoint begins when the ring is filled to one part in this many,
+const FULL_SHARE: u64 = 2;
+/// and in a quiet moment when it is to one in this many. Each checkpoint costs some 50 KB besides what it brings, so a few
+/// frames are not worth one.
+const QUIET_SHARE: u64 = 32;
 
 impl Writer {
-    pub(crate) fn new(
-        disk: Arc<dyn Disk>,
-        (database, backend): (Database, Backend),
-        keys: Arc<Keys>,
-        (state, wrapped): (State, Vec<u8>),
-    ) -> Self {
-        let (raised, settled, failed) = (false, true, false);
-        Self { disk, database, backend, keys, state, wrapped, unfinished: None, raised, settled, failed }
+    pub(super) fn new(disk: Arc<dyn Disk>, keys: Arc<Keys>, parts: Parts) -> Self {
+        let Parts { database, backend, layers, journal, state, wrapped } = parts;
+        Self {
+            disk,
+            database,
+            backend,
+            keys,
+            layers,
+            journal,
+            checkpointer: None,
+            running: None,
+            state,
+            wrapped,
+            unfinished: None,
+            raised: false,
+            settled: true,
+            failed: false,
+        }
     }
 
-    /// The state as of the last commit.
+    /// The state as of the last batch.
     pub(crate) const fn state(&self) -> State {
         self.state
     }
@@ -61,6 +105,14 @@ impl Writer {
     pub(crate) fn take_over(&mut self) -> Result<()> {
         self.backend.release().map_err(|error| Error::new(ErrorKind::Storage, WHAT).because(error))?;
         self.finish_rotation()
+    }
+
+    /// Runs checkpoints on a thread of their own from now on; `ring` is called after each.
+    pub(crate) fn start_thread(&mut self, ring: impl Fn() + Send + 'static) -> Result<()> {
+        if self.journal.is_some() {
+            self.checkpointer = Some(Checkpointer::start(ring)?);
+        }
+        Ok(())
     }
 
     /// Whether nothing is written any more.
@@ -82,6 +134,7 @@ impl Writer {
     /// written any more, and the answer is `Storage`.
     pub(crate) fn apply(&mut self, batch: &Batch) -> Result<()> {
         self.check_usable()?;
+        self.collect()?;
         let mut state = self.state;
         state.next_row = state.next_row.max(batch.next_row);
         state.commits += 1;
@@ -89,14 +142,8 @@ impl Writer {
         let raise = batch.ends_sessions && !self.raised;
         state.epoch += u64::from(raise);
         state.epoch_due = !(self.raised || raise);
-        match self.commit(batch, &mut state, false) {
-            Ok(()) => self.state = state,
-            Err(error) => {
-                self.failed = true;
-                return Err(error);
-            }
-        }
-        self.settled = false;
+        let written = self.write(batch, state);
+        written.inspect_err(|_| self.failed = true)?;
         if let Some(record) = &batch.keys {
             self.wrapped.clone_from(record);
         }
@@ -110,14 +157,149 @@ impl Writer {
         Ok(())
     }
 
-    /// Leaves the file so that the next open need not walk it, even after a power cut. Worth its two flushes
-    /// when nothing else is to be written.
-    pub(crate) fn settle(&mut self) -> Result<()> {
-        if self.settled || self.failed {
+    fn write(&mut self, batch: &Batch, state: State) -> Result<()> {
+        let effects = Effects::of(batch, state, &self.keys, |principal| self.cutoff(principal))?;
+        let extra = Extra { keys: batch.keys.clone(), dropped_key: batch.dropped_key, everything_ends: false };
+        let fits = self.journal.as_ref().is_some_and(|journal| journal.takes(effects.size()));
+        if fits && extra.keys.is_none() && extra.dropped_key.is_none() {
+            self.log(effects)
+        } else {
+            self.write_through(effects, extra)
+        }
+    }
+
+    /// One frame of the journal.
+    fn log(&mut self, effects: Effects) -> Result<()> {
+        let payload = effects.encode(&self.keys);
+        while !self.journal.as_ref().is_some_and(|journal| journal.has_room(payload.len(), 0)) {
+            self.checkpoint()?;
+            self.wait()?;
+        }
+        let Some(journal) = &mut self.journal else { return Err(closed()) };
+        journal.append(&payload)?;
+        self.state = effects.state;
+        self.layers.write().current.absorb(effects);
+        let is_half_full = journal.used() >= journal.ring_bytes() / FULL_SHARE;
+        if is_half_full { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// One transaction, with everything that waits for a checkpoint.
+    fn write_through(&mut self, effects: Effects, extra: Extra) -> Result<()> {
+        self.wait()?;
+        let state = effects.state;
+        let mut above = Overlay::default();
+        above.absorb(effects);
+        let above = Arc::new(above);
+        let before = self.layers.write().seal();
+        let job = self.job(vec![before, Arc::clone(&above)], &state, extra);
+        // Seen by whoever reads from here on: nobody asks for a row before its batch is acknowledged.
+        self.layers.write().current = Arc::unwrap_or_clone(above);
+        let outcome = job.run();
+        let mut layers = self.layers.write();
+        if outcome.is_ok() {
+            *layers = Layers::default();
+            if let Some(journal) = &mut self.journal {
+                journal.free(&journal.position());
+            }
+            self.state = state;
+            self.settled = self.journal.is_some();
+        } else {
+            layers.current = Overlay::default();
+            layers.unseal();
+        }
+        outcome
+    }
+
+    fn job(&self, overlays: Vec<Arc<Overlay>>, state: &State, extra: Extra) -> Job {
+        let Extra { everything_ends, keys, dropped_key } = extra;
+        let position = self.journal.as_ref().map(|journal| journal.position().encode(&self.keys).to_vec());
+        Job {
+            database: Arc::clone(&self.database),
+            overlays,
+            everything_ends,
+            keys,
+            dropped_key,
+            state: state.encode(self.keys.store_id(), self.keys.store()).to_vec(),
+            quick_repair: position.is_some(),
+            position,
+        }
+    }
+
+    /// Begins a checkpoint, unless one is under way or there is nothing to bring. Where there is no thread for it, it is
+    /// over when this returns.
+    fn checkpoint(&mut self) -> Result<()> {
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.used() > 0) else { return Ok(()) };
+        if self.running.is_some() {
             return Ok(());
         }
-        let mut state = self.state;
-        self.commit(&Batch::default(), &mut state, true).inspect_err(|_| self.failed = true)?;
+        let position = journal.position();
+        let sealed = self.layers.write().seal();
+        let job = self.job(vec![sealed], &self.state, Extra::default());
+        self.running = Some(position);
+        match &self.checkpointer {
+            Some(checkpointer) => checkpointer.begin(job),
+            None => {
+                let outcome = job.run();
+                drop(job);
+                self.finish(outcome)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of a checkpoint that is over.
+    fn finish(&mut self, outcome: Result<()>) -> Result<()> {
+        let position = self.running.take();
+        let mut layers = self.layers.write();
+        if let Err(error) = outcome {
+            layers.unseal();
+            self.failed = true;
+            return Err(error);
+        }
+        layers.sealed = None;
+        drop(layers);
+        if let (Some(journal), Some(position)) = (&mut self.journal, position) {
+            journal.free(&position);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a checkpoint that is over by now, if one is.
+    ///
+    /// # Errors
+    /// What it failed with; nothing is written any more then.
+    pub(crate) fn collect(&mut self) -> Result<()> {
+        self.take_outcome(false)
+    }
+
+    /// Waits for the checkpoint that is under way, if one is.
+    fn wait(&mut self) -> Result<()> {
+        self.take_outcome(true)
+    }
+
+    fn take_outcome(&mut self, wait: bool) -> Result<()> {
+        let Some(checkpointer) = self.checkpointer.as_ref().filter(|_| self.running.is_some()) else { return Ok(()) };
+        match checkpointer.outcome(wait) {
+            Some(outcome) => self.finish(outcome),
+            None => Ok(()),
+        }
+    }
+
+    /// For a quiet moment: begins a checkpoint if there is enough for one. Where there is no journal, leaves the file so
+    /// that the next open need not walk it, even after a power cut.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        if self.failed {
+            return Ok(());
+        }
+        if let Some(journal) = &self.journal {
+            let is_worth_it = journal.used() >= journal.ring_bytes() / QUIET_SHARE;
+            return if is_worth_it { self.checkpoint() } else { Ok(()) };
+        }
+        if self.settled {
+            return Ok(());
+        }
+        let job = Job { quick_repair: true, ..self.job(Vec::new(), &self.state, Extra::default()) };
+        job.run().inspect_err(|_| self.failed = true)?;
         self.settled = true;
         Ok(())
     }
@@ -130,194 +312,39 @@ impl Writer {
         state.commits += 1;
         // Handles made after the copy name rows above its counter; they must not come to name new sessions.
         state.next_row = state.next_row.saturating_add(ROWS_AFTER_COPY);
-        let keys = Arc::clone(&self.keys);
-        self.transact(false, |transaction| {
-            transaction.delete_table(SESSIONS)?;
-            transaction.delete_table(BODIES)?;
-            transaction.delete_table(TOUCHES)?;
-            transaction.open_table(SESSIONS)?;
-            transaction.open_table(BODIES)?;
-            transaction.open_table(TOUCHES)?;
-            let cutoffs = transaction.open_table(CUTOFFS)?;
-            transaction.open_table(PRINCIPALS)?.retain(|principal, _| matches!(cutoffs.get(principal), Ok(Some(_))))?;
-            put_state(transaction, &state, &keys)
-        })?;
-        self.state = state;
-        Ok(())
+        let extra = Extra { everything_ends: true, ..Extra::default() };
+        self.write_through(Effects { state, ..Effects::default() }, extra)
     }
 
-    /// Closes the file. Nobody can read after it.
-    pub(crate) fn close(self) -> Result<()> {
-        let Some(database) = self.database.write().take() else { return Ok(()) };
-        database.close().map_err(|error| failed("failed to close `store.redb`", error))
+    /// Brings everything into the tables and closes the files. Nobody can read after it.
+    pub(crate) fn close(mut self) -> Result<()> {
+        let written = self.close_journal();
+        self.checkpointer = None;
+        let Some(database) = self.database.write().take() else { return written };
+        let closed = database.close().map_err(|error| failed("failed to close `store.redb`", error));
+        written.and(closed)
     }
 
-    fn commit(&self, batch: &Batch, state: &mut State, quick_repair: bool) -> Result<()> {
-        let keys = Arc::clone(&self.keys);
-        self.transact(quick_repair, |transaction| {
-            put_rows(transaction, &batch.puts, &keys)?;
-            delete_rows(transaction, batch.deletes.iter().map(|row| row.0).collect())?;
-            delete_rows(transaction, rows_of_key(transaction, batch)?)?;
-            put_keys(transaction, batch)?;
-            put_principals(transaction, batch)?;
-            put_cutoffs(transaction, batch, state, &keys)?;
-            put_touches(transaction, batch, state, &keys)?;
-            put_credits(transaction, batch, state, &keys)?;
-            put_state(transaction, state, &keys)
-        })
+    fn close_journal(&mut self) -> Result<()> {
+        self.wait()?;
+        if self.failed {
+            return Ok(());
+        }
+        self.checkpoint()?;
+        self.wait()
     }
 
-    fn transact(
-        &self,
-        quick_repair: bool,
-        fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<()> {
+    /// A principal's cutoff as it is now.
+    fn cutoff(&self, principal: PrincipalRef) -> Result<Option<CutoffBytes>> {
+        if let Some(cutoff) = self.layers.read().cutoff(principal.0) {
+            return Ok(cutoff);
+        }
         let database = self.database.read();
         let database = database.as_ref().ok_or_else(closed)?;
-        let mut transaction = database.begin_write().map_err(|error| failed(WHAT, error))?;
-        transaction.set_quick_repair(quick_repair);
-        fill(&transaction).map_err(|error| failed(WHAT, error))?;
-        // Up to here nothing was made durable; from here on, who knows.
-        transaction.commit().map_err(|error| Error::new(ErrorKind::Unknown, WHAT).because(error))
-    }
-}
-
-type Filled = Result<(), redb::Error>;
-
-fn put_rows(transaction: &redb::WriteTransaction, puts: &[Put], keys: &Keys) -> Filled {
-    if puts.is_empty() {
-        return Ok(());
-    }
-    // Ascending keys fill the B-tree's pages; the queue's order means nothing.
-    // The later of two puts of one row counts, so equal rows must keep their order.
-    let mut ascending: Vec<&Put> = puts.iter().collect();
-    ascending.sort_by_key(|put| put.row);
-    let ring = keys.ring();
-    let mut sessions = transaction.open_table(SESSIONS)?;
-    let mut bodies = transaction.open_table(BODIES)?;
-    for put in ascending {
-        if let Some(header) = &put.header {
-            let tagger = ring.headers(header.key_id).expect("sessions are made under keys of the ring");
-            sessions.insert(put.row.0, &header.encode(put.row, keys.store_id(), tagger))?;
-        }
-        if let Some(body) = &put.body {
-            bodies.insert(put.row.0, body.as_slice())?;
-        }
-    }
-    Ok(())
-}
-
-/// From this many consecutive rows on, deleting by range touches fewer pages than row by row.
-const RANGE_MIN: usize = 8;
-
-fn delete_rows(transaction: &redb::WriteTransaction, mut rows: Vec<u64>) -> Filled {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    rows.sort_unstable();
-    rows.dedup();
-    let mut sessions = transaction.open_table(SESSIONS)?;
-    let mut bodies = transaction.open_table(BODIES)?;
-    for run in rows.chunk_by(|a, b| a + 1 == *b) {
-        let (Some(&first), Some(&last)) = (run.first(), run.last()) else { continue };
-        if run.len() >= RANGE_MIN {
-            sessions.retain_in(first..=last, |_, _| false)?;
-            bodies.retain_in(first..=last, |_, _| false)?;
-        } else {
-            for &row in run {
-                sessions.remove(row)?;
-                bodies.remove(row)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The rows that say that they go with the key that is dropped. Live ones are deleted in a batch before; these are dead
-/// ones that wait to be swept, and whatever else says so.
-fn rows_of_key(transaction: &redb::WriteTransaction, batch: &Batch) -> Result<Vec<u64>, redb::Error> {
-    let Some(id) = batch.dropped_key else { return Ok(Vec::new()) };
-    let mut rows = Vec::new();
-    for entry in transaction.open_table(SESSIONS)?.iter()? {
-        let (row, header) = entry?;
-        if Header::key_id(header.value()) == id {
-            rows.push(row.value());
-        }
-    }
-    Ok(rows)
-}
-
-fn put_keys(transaction: &redb::WriteTransaction, batch: &Batch) -> Filled {
-    if let Some(record) = &batch.keys {
-        transaction.open_table(META)?.insert(META_KEYS, record.as_slice())?;
-    }
-    Ok(())
-}
-
-fn put_principals(transaction: &redb::WriteTransaction, batch: &Batch) -> Filled {
-    if batch.principals.is_empty() {
-        return Ok(());
-    }
-    let mut table = transaction.open_table(PRINCIPALS)?;
-    for (principal, name) in &batch.principals {
-        match name {
-            Some(sealed) => table.insert(principal.0, sealed.as_slice())?,
-            None => table.remove(principal.0)?,
+        let read = || -> Result<Option<CutoffBytes>, redb::Error> {
+            let table = database.begin_read()?.open_table(CUTOFFS)?;
+            Ok(table.get(principal.0)?.map(|record| *record.value()))
         };
+        read().map_err(|error| failed("failed to read `store.redb`", error))
     }
-    Ok(())
-}
-
-fn put_cutoffs(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut State, keys: &Keys) -> Filled {
-    if batch.cutoffs.is_empty() {
-        return Ok(());
-    }
-    let mut table = transaction.open_table(CUTOFFS)?;
-    for (principal, cutoff) in &batch.cutoffs {
-        let bytes = cutoff.map(|cutoff| cutoff.encode(*principal, keys.store()));
-        let before = match &bytes {
-            Some(bytes) => table.insert(principal.0, bytes)?,
-            None => table.remove(principal.0)?,
-        };
-        let removed = before.map_or(0, |before| Cutoff::share(before.value()));
-        let added = bytes.as_ref().map_or(0, Cutoff::share);
-        state.cutoff_sum = state.cutoff_sum.wrapping_sub(removed).wrapping_add(added);
-    }
-    Ok(())
-}
-
-fn put_touches(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut State, keys: &Keys) -> Filled {
-    if batch.touches.is_empty() && !batch.replace_touches {
-        return Ok(());
-    }
-    let mut table = transaction.open_table(TOUCHES)?;
-    if batch.replace_touches {
-        table.retain(|_, _| false)?;
-    }
-    for block in &batch.touches {
-        let key = touch::key(block.idle, state.next_flush);
-        state.next_flush += 1;
-        let bytes = touch::encode(key, block, keys.store());
-        table.insert(key, bytes.as_slice())?;
-    }
-    Ok(())
-}
-
-fn put_credits(transaction: &redb::WriteTransaction, batch: &Batch, state: &mut State, keys: &Keys) -> Filled {
-    let Some(credits) = &batch.credits else { return Ok(()) };
-    let record = credits.encode(keys.store_id(), keys.store());
-    let mut table = transaction.open_table(META)?;
-    match &record {
-        Some(bytes) => table.insert(META_CREDITS, bytes.as_slice())?,
-        None => table.remove(META_CREDITS)?,
-    };
-    state.credits_made = credits.frame();
-    state.credits_tag = Credits::tag(record.as_deref());
-    Ok(())
-}
-
-fn put_state(transaction: &redb::WriteTransaction, state: &State, keys: &Keys) -> Filled {
-    let bytes = state.encode(keys.store_id(), keys.store());
-    transaction.open_table(META)?.insert(META_STATE, bytes.as_slice())?;
-    Ok(())
 }

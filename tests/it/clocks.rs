@@ -23,6 +23,7 @@ mod steps;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dwell::sim::Directory;
 use dwell::{Clock, Session, Sessions, SignIn, Timestamp, Token};
 
 use crate::traps::{Bench, begin};
@@ -59,11 +60,17 @@ pub(crate) enum Shown {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self::with(Bench::with(|options| {
+        Self::seeded(1)
+    }
+
+    /// One whose disk loses and keeps other parts of what was not flushed.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        let bench = Bench::with(|options| {
             let (month, year) = (Duration::from_secs(30 * DAY), Duration::from_secs(YEAR));
             let options = options.idle_timeout(month).lifetime(2 * month).remembered(month * 3, year);
             options.anonymous_lifetime(month).anonymous_idle_timeout(month)
-        }))
+        });
+        Self::with(Bench { directory: Directory::new(seed), ..bench })
     }
 
     pub(crate) fn with(bench: Bench) -> Self {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use dwell::sim::Directory;
 use dwell::{AtLimit, Field, ManualClock, Options, Sessions, Token};
 
-use crate::support::store_file::{NAME, STATE, Table, read};
+use crate::support::journal_file::{self, JOURNAL};
+use crate::support::store_file::{NAME, STATE, Table};
 use crate::support::{manual, sign_in, whose};
 
 const NUMBER: Field<u32> = Field::new("number");
@@ -22,9 +23,16 @@ fn file(directory: &Directory, name: &str) -> Vec<u8> {
 
 /// The epoch in the file, and the one in the store.
 fn epochs(directory: &Directory) -> (u64, u64) {
-    let state = read(&file(directory, NAME), Table::Meta)[&STATE].clone();
+    let state = journal_file::read(&directory.contents(), Table::Meta)[&STATE].clone();
     let at = |bytes: &[u8], from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().unwrap());
     (at(&file(directory, EPOCH), 24), at(&state, 16))
+}
+
+/// Puts the store and its journal of an earlier moment back.
+fn put_back(directory: &Directory, copy: &Directory) {
+    for name in [NAME, JOURNAL] {
+        directory.overwrite(name, |bytes| *bytes = file(copy, name));
+    }
 }
 
 /// A closed store. Ada and Bob are signed in; Ada by a token that took the place of another, whose overlap is over.
@@ -61,6 +69,13 @@ impl Store {
 
     fn open(&self, directory: &Directory) -> Sessions {
         directory.open(&self.options).unwrap()
+    }
+
+    /// The epochs as they are once what is in the journal was brought to the store.
+    fn epochs(&self) -> (u64, u64) {
+        let copy = self.directory.copy();
+        self.open(&copy).close().unwrap();
+        (epochs(&self.directory).0, epochs(&copy).1)
     }
 
     /// Who is signed in.
@@ -135,7 +150,7 @@ fn every_kind_of_revocation_makes_older_copies_worthless_and_nothing_else_does()
     let acts = REVOCATIONS.iter().map(|act| (act, true)).chain(OTHERS.iter().map(|act| (act, false)));
     for (&(name, act), revokes) in acts {
         let store = Store::new();
-        let (copy, old) = (store.directory.copy(), file(&store.directory, NAME));
+        let copy = store.directory.copy();
         let (before, _) = epochs(&store.directory);
         let sessions = store.open(&store.directory);
         act(&store, &sessions);
@@ -143,11 +158,11 @@ fn every_kind_of_revocation_makes_older_copies_worthless_and_nothing_else_does()
         let raised = before + u64::from(revokes);
         assert_eq!(epochs(&store.directory), (raised, raised), "{name}");
 
-        // The store alone, the store with its key file, and the whole directory.
+        // The store with its journal, both with their key file, and the whole directory.
         let with_key = store.directory.copy();
         with_key.overwrite("server.key", |bytes| *bytes = file(&copy, "server.key"));
         for directory in [&store.directory, &with_key] {
-            directory.overwrite(NAME, |bytes| bytes.clone_from(&old));
+            put_back(directory, &copy);
             match directory.open(&store.options) {
                 Ok(sessions) => {
                     let expected: &[&str] = if revokes { &[] } else { &["ada", "bob"] };
@@ -181,7 +196,7 @@ fn each_open_raises_the_epoch_once_and_only_when_something_ends() {
     assert_eq!(store.who(&store.open(&newest)), ["ada", "bob"]);
     for (number, copy) in copies.iter().enumerate() {
         let mixed = newest.copy();
-        mixed.overwrite(NAME, |bytes| *bytes = file(copy, NAME));
+        put_back(&mixed, copy);
         assert!(store.who(&store.open(&mixed)).is_empty(), "copy {number}");
         assert_eq!(store.who(&store.open(copy)), ["ada", "bob"], "copy {number}, whole");
     }
@@ -194,7 +209,8 @@ fn wherever_the_power_fails_in_a_revocation_a_copy_from_before_revives_nobody_wh
         let (mut behind, mut gone, mut there, mut done) = (0, 0, 0, false);
         for at in 0.. {
             let store = Store::new();
-            let (old, (before, _)) = (file(&store.directory, NAME), epochs(&store.directory));
+            let (copy, (before, _)) = (store.directory.copy(), epochs(&store.directory));
+            store.directory.reseed(at);
             let sessions = store.open(&store.directory);
             let live = store.who(&sessions).len();
             store.directory.cut_power_at(store.directory.operations() + at);
@@ -203,7 +219,7 @@ fn wherever_the_power_fails_in_a_revocation_a_copy_from_before_revives_nobody_wh
             let over = store.directory.operations();
             store.directory.restore_power();
             drop(sessions);
-            let (in_file, in_store) = epochs(&store.directory);
+            let (in_file, in_store) = store.epochs();
             assert!(in_file <= in_store, "{name}, cut {at}: the file says what the store does not");
             behind += usize::from(in_file < in_store);
             // Opening brings the file up to the store.
@@ -218,7 +234,7 @@ fn wherever_the_power_fails_in_a_revocation_a_copy_from_before_revives_nobody_wh
             } else {
                 there += 1
             }
-            store.directory.overwrite(NAME, |bytes| bytes.clone_from(&old));
+            put_back(&store.directory, &copy);
             match store.directory.open(&store.options) {
                 Ok(sessions) => {
                     let who = store.who(&sessions);
@@ -242,13 +258,13 @@ fn an_epoch_file_that_cannot_be_written_keeps_the_acknowledgement_back() {
     let mut unknown = 0;
     for at in 0..40 {
         let store = Store::new();
-        let old = file(&store.directory, NAME);
+        let copy = store.directory.copy();
         let sessions = store.open(&store.directory);
         store.directory.fail_at(store.directory.operations() + at, 1, io::ErrorKind::StorageFull);
         let session = ada(&store, &sessions);
         let outcome = session.destroy().unwrap().blocking_wait();
         assert!(sessions.load(&store.ada).unwrap().is_none());
-        let (in_file, in_store) = epochs(&store.directory);
+        let (in_file, in_store) = store.epochs();
         assert!(outcome.is_err() || in_file == in_store, "failing {at}: acknowledged before it is in the file");
         if let Err(error) = outcome {
             unknown += usize::from(error.kind() == dwell::ErrorKind::Unknown && in_file < in_store);
@@ -259,7 +275,7 @@ fn an_epoch_file_that_cannot_be_written_keeps_the_acknowledgement_back() {
         let sessions = store.open(&directory);
         let is_gone = sessions.load(&store.ada).unwrap().is_none();
         sessions.close().unwrap();
-        directory.overwrite(NAME, |bytes| bytes.clone_from(&old));
+        put_back(&directory, &copy);
         let who = store.who(&store.open(&directory));
         assert!(!is_gone || who.is_empty(), "failing {at}: {who:?}");
     }

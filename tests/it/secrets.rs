@@ -10,7 +10,8 @@ use std::time::Duration;
 use dwell::sim::Directory;
 use dwell::{ErrorKind, Field, Options, Sessions, SignIn, Token};
 
-use crate::support::store_file::{NAME, Table, read};
+use crate::support::journal_file::{self, JOURNAL};
+use crate::support::store_file::{NAME, Table};
 use crate::support::{manual, sign_in, whose};
 
 const SECRET: &str = "correct horse battery staple";
@@ -236,7 +237,8 @@ fn rewriting_the_same_data_never_repeats_a_nonce() {
             let session = sessions.load(&token).unwrap().unwrap();
             session.set(DATA, SECRET).unwrap();
             session.save().unwrap().blocking_wait().unwrap();
-            let bodies = read(&std::fs::read(path.join(NAME)).unwrap(), Table::Bodies);
+            let files = [NAME, JOURNAL].map(|name| (name.to_owned(), std::fs::read(path.join(name)).unwrap()));
+            let bodies = journal_file::read(&files, Table::Bodies);
             assert_eq!(bodies.len(), 1);
             assert!(nonces.insert(nonce_of_data(bodies.values().next().unwrap())), "a nonce came again");
         }

@@ -6,6 +6,7 @@
 use dwell::sim::Directory;
 use dwell::{AtLimit, Error, ErrorKind, Field, Options, Sessions, SignIn, Token, What};
 
+use crate::support::journal_file::JOURNAL;
 use crate::support::store_file::{FORMAT, KEYS, NAME, STATE, Table, drop_table, read, write};
 use crate::support::{manual, sign_in, whose};
 
@@ -378,13 +379,20 @@ fn file(directory: &Directory, name: &str) -> Vec<u8> {
     directory.contents().into_iter().find(|(other, _)| other == name).unwrap().1
 }
 
+/// Puts the store and its journal of an earlier moment back.
+fn put_back(directory: &Directory, copy: &Directory) {
+    for name in [NAME, JOURNAL] {
+        directory.overwrite(name, |bytes| *bytes = file(copy, name));
+    }
+}
+
 #[test]
-fn an_older_copy_of_the_store_alone_ends_every_session() {
+fn an_older_copy_of_the_store_and_its_journal_ends_every_session() {
     for (revocation, ends) in
         [("sign out", true), ("revoke", true), ("everywhere", true), ("rotate", true), ("write", false)]
     {
         let store = Store::new();
-        let old = file(&store.directory, NAME);
+        let copy = store.directory.copy();
         let sessions = store.directory.open(&store.options).unwrap();
         let session = sessions.load(&store.tokens[0].0).unwrap().unwrap();
         match revocation {
@@ -399,7 +407,7 @@ fn an_older_copy_of_the_store_alone_ends_every_session() {
         }
         let since = sign_in(&sessions, "eve");
         sessions.close().unwrap();
-        store.directory.overwrite(NAME, |bytes| *bytes = old);
+        put_back(&store.directory, &copy);
         let sessions = store.directory.open(&store.options).unwrap();
         let expected = if ends { [None; 3] } else { [OPENS; 3] };
         assert_eq!(store.opened(&sessions), expected, "{revocation}");
@@ -417,11 +425,11 @@ fn an_older_copy_of_the_store_alone_ends_every_session() {
 #[test]
 fn ending_every_session_of_an_older_copy_survives_power_cuts() {
     let store = Store::new();
-    let old = file(&store.directory, NAME);
+    let before = store.directory.copy();
     let sessions = store.directory.open(&store.options).unwrap();
     sessions.revoke_all("ada").unwrap().blocking_wait().unwrap();
     sessions.close().unwrap();
-    store.directory.overwrite(NAME, |bytes| *bytes = old);
+    put_back(&store.directory, &before);
     let mut cuts = 0;
     for at in 0.. {
         let copy = store.directory.copy();

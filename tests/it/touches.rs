@@ -5,7 +5,7 @@ use std::time::Duration;
 use dwell::{Options, SignIn, Token};
 
 use crate::rng::Rng;
-use crate::traps::{Bench, VISITS, begin, lives, sign_in};
+use crate::traps::{Bench, Table, VISITS, begin, lives, sign_in};
 
 /// Seconds that a last-seen time may lag behind on disk.
 fn interval(idle: u64) -> u64 {
@@ -106,7 +106,7 @@ fn what_is_kept_of_them_does_not_grow_for_ever() {
         tokens.iter().for_each(|token| assert!(sessions.load(token).unwrap().is_some()));
         sessions.run_pending();
         if round % 20 == 19 {
-            most = most.max(bench.records("touches"));
+            most = most.max(bench.records(Table::Touches));
         }
     }
     // 64 KiB and four times 900 bytes, in blocks of 940.
@@ -114,7 +114,7 @@ fn what_is_kept_of_them_does_not_grow_for_ever() {
     let sessions = bench.crash(sessions);
     tokens.iter().for_each(|token| assert!(lives(&sessions, token)));
     let sessions = bench.restart(sessions);
-    assert_eq!(bench.records("touches"), 1, "a clean stop says everything once");
+    assert_eq!(bench.records(Table::Touches), 1, "a clean stop says everything once");
     tokens.iter().for_each(|token| assert!(lives(&sessions, token)));
 }
 
@@ -226,7 +226,7 @@ fn saying_everything_anew_leaves_nobody_out() {
         sessions.run_pending();
         bench.advance(2400);
         sessions.run_pending();
-        blocks.push(bench.records("touches"));
+        blocks.push(bench.records(Table::Touches));
     }
     assert!(!blocks.is_sorted(), "{blocks:?}: it was said anew, and the old blocks went");
     let sessions = bench.crash(sessions);
@@ -249,7 +249,7 @@ fn where_saying_everything_takes_much_it_is_not_said_again_and_again() {
     sessions.run_pending();
     // All at once, so that blocks are many from the start.
     let sessions = bench.restart(sessions);
-    assert!(bench.records("touches") > 3000, "each is far from the others");
+    assert!(bench.records(Table::Touches) > 3000, "each is far from the others");
     let commits = sessions.stats().commits;
     for _ in 0..600 {
         bench.advance(1);
@@ -303,10 +303,10 @@ fn saying_everything_anew_leaves_nobody_out_whose_timeout_was_lowered() {
     bench.directory.restore_power();
     drop(sessions);
     let sessions = bench.directory.open(&options).unwrap();
-    let mut blocks = vec![bench.records("touches")];
+    let mut blocks = vec![bench.records(Table::Touches)];
     for _ in 0..3 {
         round(&sessions);
-        blocks.push(bench.records("touches"));
+        blocks.push(bench.records(Table::Touches));
         assert!(lives(&sessions, &other), "half an hour is not over");
         let copy = bench.directory.copy();
         copy.restore_power();

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use dwell::sim::Directory;
 use dwell::{Field, ManualClock, Options, Session, Sessions, Token};
-use redb::{ReadableDatabase, ReadableTableMetadata, TableHandle};
+
+use crate::support::journal_file;
+pub(crate) use crate::support::store_file::Table;
 
 pub(crate) const VISITS: Field<u64> = Field::new("visits");
 
@@ -54,14 +56,8 @@ impl Bench {
     }
 
     /// How many records a table of the store has, on disk.
-    pub(crate) fn records(&self, table: &str) -> u64 {
-        let (_, bytes) = self.directory.contents().into_iter().find(|(name, _)| name == "store.redb").unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        let database = redb::Database::open(file.path()).unwrap();
-        let transaction = database.begin_read().unwrap();
-        let handle = transaction.list_tables().unwrap().find(|handle| handle.name() == table).unwrap();
-        transaction.open_untyped_table(handle).unwrap().len().unwrap()
+    pub(crate) fn records(&self, table: Table) -> usize {
+        journal_file::read(&self.directory.contents(), table).len()
     }
 }
 

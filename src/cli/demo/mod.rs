@@ -14,6 +14,7 @@ mod server;
 mod streams;
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) use self::args::Args;
@@ -26,7 +27,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::Failed(format!("failed to start threads: {error}")))?;
     let begun = Instant::now();
     let data = args.data.display();
-    let sessions = args.options().open(&args.data).map_err(|error| match error.kind() {
+    let sessions = quietly(|| args.options().open(&args.data)).map_err(|error| match error.kind() {
         dwell::ErrorKind::Invalid => Failure::Usage(format!("{error:#}")),
         _ => Failure::Failed(format!("failed to open the sessions in `{data}`: {error:#}")),
     })?;
@@ -48,6 +49,22 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     // Requests that outlived their time are let go; what they changed is written by the close.
     runtime.shutdown_timeout(server::LAST_MOMENT);
     sessions.close().map_err(|error| Failure::Failed(format!("failed to close the sessions in `{data}`: {error:#}")))
+}
+
+/// Runs what contains the panics of the B-tree, as opening a damaged file does: what comes of them is told as an error, and
+/// their own text would only hide it.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    let usual = Arc::new(std::panic::take_hook());
+    let loud = Arc::clone(&usual);
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.location().is_some_and(|location| location.file().contains("redb")) {
+            loud(panic);
+        }
+    }));
+    let done = work();
+    drop(std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| usual(panic)));
+    done
 }
 
 /// A line on standard output, for whoever started us; nobody may be listening.

@@ -106,6 +106,11 @@ impl SimDisk {
         removed
     }
 
+    /// From now on the seed decides what survives.
+    pub(crate) fn reseed(&self, seed: u64) {
+        self.state().random = Random(seed);
+    }
+
     /// A copy of the whole disk, what is pending included, that goes its own way: no planned failures,
     /// operations counted from zero. One without power stays so.
     pub(crate) fn fork(&self) -> Self {

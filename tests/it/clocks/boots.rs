@@ -7,8 +7,8 @@ use std::time::Duration;
 use dwell::{Clock, ManualClock, Timestamp};
 
 use super::{DAY, HOUR, Known, Machine, Shown, YEAR};
-use crate::support::store_file;
-use crate::traps::Bench;
+use crate::support::{journal_file, store_file};
+use crate::traps::{Bench, Table};
 
 const OFF: u64 = 3 * DAY;
 
@@ -234,7 +234,7 @@ fn what_a_credit_ends_is_collected_at_once_and_what_it_ages_in_time() {
     machine.run(1);
     assert_eq!(machine.sessions().stats().sessions, 0, "the wheel was told");
     machine.restart();
-    assert_eq!(machine.bench.records("sessions"), 0);
+    assert_eq!(machine.bench.records(Table::Sessions), 0);
 }
 
 #[test]
@@ -364,10 +364,7 @@ fn the_record_of_credits_is_small_goes_in_the_end_and_is_missed_when_it_is_remov
         machine.run(60);
         machine.set_right();
     }
-    let credits = |machine: &Machine| {
-        let (_, file) = machine.bench.directory.contents().into_iter().find(|(name, _)| name == store_file::NAME)?;
-        store_file::read(&file, store_file::Table::Meta).remove(&3)
-    };
+    let credits = |machine: &Machine| journal_file::read(&machine.bench.directory.contents(), Table::Meta).remove(&3);
     assert_eq!(credits(&machine).unwrap().len(), 2 + 64 * 20 + 16);
     let check = |machine: &Machine| {
         let late = known.iter().filter(|known| machine.lives(known) && machine.said(known).ends > known.ends());

@@ -3,6 +3,7 @@
 use dwell::ErrorKind;
 
 use super::{DAY, HOUR, Machine, Shown};
+use crate::traps::Table;
 
 const OFF: u64 = 3 * DAY;
 
@@ -70,7 +71,7 @@ fn a_rotation_of_what_the_credit_ends_gives_nobody_a_session() {
     assert_eq!(machine.sessions().stats().sessions, 0);
     assert_eq!(session.rotate().unwrap_err().kind(), ErrorKind::Gone);
     machine.restart();
-    assert_eq!(machine.bench.records("sessions"), 0);
+    assert_eq!(machine.bench.records(Table::Sessions), 0);
 }
 
 /// Renewals that were gathered before the step and written after, and those that a stop before the step wrote.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+pub(crate) mod journal_file;
 pub(crate) mod power;
 pub(crate) mod store_file;
 

@@ -15,6 +15,7 @@ const META_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("meta")
 const SESSIONS_TABLE: TableDefinition<'_, u64, &[u8; 116]> = TableDefinition::new("sessions");
 const BODIES_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
 const PRINCIPALS_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("principals");
+const TOUCHES_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("touches");
 const CUTOFFS_TABLE: TableDefinition<'_, u64, &[u8; 40]> = TableDefinition::new("cutoffs");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +25,7 @@ pub(crate) enum Table {
     Bodies,
     Principals,
     Cutoffs,
+    Touches,
 }
 
 /// The records of a table.
@@ -43,6 +45,7 @@ pub(crate) fn read(file: &[u8], table: Table) -> BTreeMap<u64, Vec<u8>> {
         Table::Bodies => records!(BODIES_TABLE),
         Table::Principals => records!(PRINCIPALS_TABLE),
         Table::Cutoffs => records!(CUTOFFS_TABLE),
+        Table::Touches => records!(TOUCHES_TABLE),
     }
 }
 
@@ -64,6 +67,7 @@ pub(crate) fn write(file: &mut Vec<u8>, table: Table, key: u64, value: Option<&[
             Table::Bodies => put!(BODIES_TABLE, std::convert::identity),
             Table::Principals => put!(PRINCIPALS_TABLE, std::convert::identity),
             Table::Cutoffs => put!(CUTOFFS_TABLE, fixed),
+            Table::Touches => put!(TOUCHES_TABLE, std::convert::identity),
         }
     });
 }

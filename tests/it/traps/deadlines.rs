@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dwell::{ErrorKind, SignIn};
 
-use super::{Bench, VISITS, begin, lives, sign_in};
+use super::{Bench, Table, VISITS, begin, lives, sign_in};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -204,7 +204,7 @@ fn a_session_that_expires_during_its_sign_in_takes_the_sign_in_along() {
     assert!(!lives(&sessions, &token));
     assert_eq!(session.set(VISITS, &2).unwrap_err().kind(), ErrorKind::Gone);
     let sessions = bench.restart(sessions);
-    assert_eq!((sessions.of("ada").unwrap().len(), bench.records("sessions")), (0, 0));
+    assert_eq!((sessions.of("ada").unwrap().len(), bench.records(Table::Sessions)), (0, 0));
 }
 
 /// Not a time that a real clock shows; but time is the application's to give, and must not bring anybody down.

@@ -2,7 +2,7 @@
 
 use dwell::ErrorKind;
 
-use super::{Bench, VISITS, begin, lives, living, sign_in, sign_in_often};
+use super::{Bench, Table, VISITS, begin, lives, living, sign_in, sign_in_often};
 
 #[test]
 fn the_row_of_the_last_session_signed_out_is_not_used_again() {
@@ -119,15 +119,15 @@ fn the_record_of_a_sign_out_everywhere_goes_with_its_last_row() {
     sign_in_often(&sessions, "ada", 30);
     sessions.revoke_all("ada").unwrap().blocking_wait().unwrap();
     let sessions = bench.crash(sessions);
-    assert_eq!(bench.records("cutoffs"), 1, "rows that only it makes dead are left");
-    assert!(bench.records("sessions") > 0);
+    assert_eq!(bench.records(Table::Cutoffs), 1, "rows that only it makes dead are left");
+    assert!(bench.records(Table::Sessions) > 0);
     for _ in 0..2 {
         bench.advance(2);
         sessions.run_pending();
     }
     let sessions = bench.restart(sessions);
-    for table in ["cutoffs", "sessions", "bodies", "principals"] {
-        assert_eq!(bench.records(table), 0, "{table}");
+    for table in [Table::Cutoffs, Table::Sessions, Table::Bodies, Table::Principals] {
+        assert_eq!(bench.records(table), 0, "{table:?}");
     }
     drop(sessions);
 }
@@ -140,13 +140,16 @@ fn nothing_of_an_ended_session_is_left_in_the_tables() {
     let (session, _) = begin(&sessions, 1);
     session.sign_in("bob").unwrap().blocking_wait().unwrap();
     session.sign_in("eve").unwrap().blocking_wait().unwrap();
-    assert_eq!((bench.records("sessions"), bench.records("bodies")), (3, 3));
+    assert_eq!((bench.records(Table::Sessions), bench.records(Table::Bodies)), (3, 3));
     session.destroy().unwrap().blocking_wait().unwrap();
     for info in sessions.of("ada").unwrap() {
         sessions.revoke(info.id).unwrap().unwrap().blocking_wait().unwrap();
     }
     let sessions = bench.restart(sessions);
-    assert_eq!((bench.records("sessions"), bench.records("bodies"), bench.records("principals")), (0, 0, 0));
+    assert_eq!(
+        (bench.records(Table::Sessions), bench.records(Table::Bodies), bench.records(Table::Principals)),
+        (0, 0, 0)
+    );
     drop(sessions);
 }
 
@@ -174,7 +177,7 @@ fn a_disabled_principal_stays_disabled_through_restarts_and_in_copies() {
     let sessions = bench.restart(sessions);
     let (_, token) = sign_in(&sessions, "mallory");
     assert!(lives(&bench.restart(sessions), &token));
-    assert_eq!(bench.records("cutoffs"), 0);
+    assert_eq!(bench.records(Table::Cutoffs), 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use dwell::{ErrorKind, Field};
 
 use super::hook::Hook;
-use super::{Bench, VISITS, begin, lives};
+use super::{Bench, Table, VISITS, begin, lives};
 
 const CART: Field<u64> = Field::new("cart").keep_on_sign_in();
 const NOTE: Field<String> = Field::new("note");
@@ -139,7 +139,7 @@ fn an_update_whose_session_ends_meanwhile_is_gone() {
     });
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Gone);
     let sessions = bench.restart(sessions);
-    assert!(!lives(&sessions, &token) && bench.records("sessions") == 0 && bench.records("bodies") == 0);
+    assert!(!lives(&sessions, &token) && bench.records(Table::Sessions) == 0 && bench.records(Table::Bodies) == 0);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_sign_in_takes_along_what_it_may_and_no_more() {
         let live: Vec<_> = [&anonymous, &first, &second, &third].map(|token| lives(sessions, token)).into();
         assert_eq!(live, [false, false, false, true]);
     }
-    assert_eq!(bench.records("principals"), 1);
+    assert_eq!(bench.records(Table::Principals), 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use dwell::{AtLimit, ErrorKind};
 
-use super::{Bench, VISITS, begin, lives, living, sign_in, sign_in_often};
+use super::{Bench, Table, VISITS, begin, lives, living, sign_in, sign_in_often};
 
 #[test]
 fn the_anonymous_quota_ends_the_oldest_anonymous_session_only() {
@@ -30,7 +30,7 @@ fn opening_applies_the_anonymous_quota_again() {
     let live: Vec<bool> = tokens.iter().map(|token| lives(&sessions, token)).collect();
     assert_eq!(live, [false, false, false, true, true]);
     let sessions = bench.restart(sessions);
-    assert_eq!((bench.records("sessions"), lives(&sessions, &signed_in)), (3, true));
+    assert_eq!((bench.records(Table::Sessions), lives(&sessions, &signed_in)), (3, true));
 }
 
 #[test]

@@ -1,0 +1,152 @@
+//! Reading the ring again.
+//!
+//! It knows the layout of frames. Invariants: a frame counts only if its check fits, it stands where it says, and it
+//! follows the one before; what does not count is the end of the ring only if no later frame is anywhere in it, because
+//! frames are written one after the other, each on disk before the next. Otherwise something is missing, and that is an error.
+//! Nothing here writes.
+
+use std::sync::Arc;
+
+use super::{BLOCK, BLOCK_BYTES, CHECKED, FRAME_HEAD, FRAME_LABEL, FRAME_SHARE, HEAD_LABEL, Journal, Position, ZEROS};
+use super::{frame_bytes, number, part, read_round};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::disk::{Disk, DiskFile};
+use crate::storage::io_failed;
+use crate::storage::keys::Keys;
+use crate::storage::schema::{DRAFT, FORMAT, JOURNAL_FILE, MAGIC};
+
+const READING: &str = "failed to read the file `journal`";
+
+/// Opens the ring that goes with a store, and hands every payload that is not in its tables to `take`, in order.
+///
+/// # Errors
+/// `Corrupt` if the file is missing, is another store's or that of another copy of this one, or lacks frames.
+pub(in crate::storage) fn open(
+    disk: &dyn Disk,
+    keys: &Arc<Keys>,
+    from: Position,
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<Journal> {
+    let file = disk.open_alone(JOURNAL_FILE).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::corrupt(
+            "the file `journal` of this store is missing; put it back: sessions and sign-outs may be in it that are \
+             nowhere else",
+        ),
+        _ => io_failed(READING, error),
+    })?;
+    check_head(file.as_ref(), keys, &from)?;
+    let mut journal =
+        Journal { file, keys: Arc::clone(keys), head: from, tail: from.offset, found_last: None, frame: Vec::new() };
+    while let Some(frame) = journal.read_frame(journal.head.offset)? {
+        if frame.sequence != journal.head.sequence || frame.before != journal.head.chain {
+            return Err(other_copy());
+        }
+        take(frame.payload())?;
+        journal.head.offset += frame.bytes.len() as u64;
+        journal.head.sequence += 1;
+        journal.head.chain = frame.check;
+        journal.found_last = Some((frame.position, frame.bytes));
+    }
+    journal.check_end()?;
+    Ok(journal)
+}
+
+fn other_copy() -> Error {
+    Error::corrupt(
+        "`journal` and `store.redb` are not of the same moment; put back both from one copy, with `epoch` as it is",
+    )
+}
+
+fn check_head(file: &dyn DiskFile, keys: &Keys, from: &Position) -> Result<()> {
+    let io = |error| io_failed(READING, error);
+    let mut head = [0; FRAME_HEAD];
+    if file.len().map_err(io)? != BLOCK + from.ring_bytes {
+        return Err(Error::corrupt("the file `journal` is not as long as it was made"));
+    }
+    file.read_at(0, &mut head).map_err(io)?;
+    if !head.starts_with(&MAGIC) {
+        return Err(Error::corrupt("the file `journal` is none of ours, or it is damaged"));
+    }
+    let format = part(&head, 8).map(u32::from_le_bytes);
+    if format != Some(FORMAT) && format.is_some_and(|format| format & !DRAFT < 1 << 16) {
+        let message = "the file `journal` has another format than the store; put the right one back";
+        return Err(Error::new(ErrorKind::Format, message));
+    }
+    let (checked, check) = (head.get(..CHECKED).unwrap_or_default(), part::<16>(&head, CHECKED).unwrap_or_default());
+    if !keys.journal().verify(HEAD_LABEL, &[checked], &check) {
+        return Err(Error::corrupt("the file `journal` belongs to another store, or its first block is damaged"));
+    }
+    let same = part(&head, 16) == Some(*keys.store_id())
+        && part(&head, 32) == Some(from.pair)
+        && number(&head, 48) == Some(from.ring_bytes);
+    if same { Ok(()) } else { Err(other_copy()) }
+}
+
+/// A frame whose check fits.
+struct Frame {
+    position: u64,
+    sequence: u64,
+    before: [u8; 16],
+    check: [u8; 16],
+    payload: usize,
+    /// Whole blocks.
+    bytes: Vec<u8>,
+}
+
+impl Frame {
+    fn payload(&self) -> &[u8] {
+        self.bytes.get(FRAME_HEAD..FRAME_HEAD + self.payload).unwrap_or_default()
+    }
+}
+
+impl Journal {
+    /// The frame at a position, or `None` if there is none that counts.
+    fn read_frame(&self, position: u64) -> Result<Option<Frame>> {
+        let at = Position { offset: position, ..self.head };
+        let mut head = [0; FRAME_HEAD];
+        read_round(self.file.as_ref(), &at, &mut head).map_err(|error| io_failed(READING, error))?;
+        let Some((sequence, payload)) = self.claim(&head, position) else { return Ok(None) };
+        let mut bytes = vec![0; usize::try_from(frame_bytes(payload)).unwrap_or(0)];
+        read_round(self.file.as_ref(), &at, &mut bytes).map_err(|error| io_failed(READING, error))?;
+        let parts = || Some((part(&bytes, 40)?, part(&bytes, CHECKED)?));
+        let Some((before, check)) = parts() else { return Ok(None) };
+        let frame = Frame { position, sequence, before, check, payload, bytes };
+        let checked = frame.bytes.get(..CHECKED).unwrap_or_default();
+        let fits = self.keys.journal().verify(FRAME_LABEL, &[self.keys.store_id(), checked, frame.payload()], &check);
+        Ok(fits.then_some(frame))
+    }
+
+    /// Sequence and length that a head claims, if it is of this ring and could be at this position.
+    fn claim(&self, head: &[u8], position: u64) -> Option<(u64, usize)> {
+        let ours = part(head, 0)? == self.head.pair && number(head, 16)? == position;
+        let payload = usize::try_from(part(head, 32).map(u32::from_le_bytes)?).ok()?;
+        let fits = frame_bytes(payload) <= self.ring_bytes() / FRAME_SHARE;
+        (ours && fits).then_some((number(head, 24)?, payload))
+    }
+
+    /// Refuses a ring in which a later frame stands somewhere behind its end.
+    fn check_end(&self) -> Result<()> {
+        let mut chunk = vec![0; ZEROS];
+        let mut at = 0;
+        while at < self.ring_bytes() {
+            let length = usize::try_from(self.ring_bytes() - at).map_or(ZEROS, |left| left.min(ZEROS));
+            let Some(blocks) = chunk.get_mut(..length) else { break };
+            self.file.read_at(BLOCK + at, blocks).map_err(|error| io_failed(READING, error))?;
+            for (block, place) in blocks.chunks(BLOCK_BYTES).zip((at..).step_by(BLOCK_BYTES)) {
+                let later = part(block, 0) == Some(self.head.pair)
+                    && number(block, 24).is_some_and(|sequence| sequence >= self.head.sequence);
+                let position = number(block, 16).filter(|position| position % self.ring_bytes() == place);
+                if let (true, Some(position)) = (later, position)
+                    && self.read_frame(position)?.is_some()
+                {
+                    return Err(Error::corrupt(
+                        "a frame in the middle of the file `journal` is damaged, and with it what was acknowledged; the \
+                         disk lost it, or somebody changed it",
+                    ));
+                }
+            }
+            at += length as u64;
+        }
+        Ok(())
+    }
+}
