@@ -87,6 +87,11 @@ impl Directory {
         self.draws.fail_from(draw, times);
     }
 
+    /// From now on files may grow by so many bytes in all, and then the disk is full; `None` for as many as they like.
+    pub fn limit_room(&self, bytes: Option<u64>) {
+        self.disk.limit_room(bytes);
+    }
+
     /// Every file's name and content.
     #[must_use]
     pub fn contents(&self) -> Vec<(String, Vec<u8>)> {

@@ -67,6 +67,12 @@ impl Ledger {
         self.changed.swap(false, Ordering::AcqRel).then(|| self.all())
     }
 
+    /// The commit did not come to anything.
+    pub(super) fn give_back(&self) {
+        self.changed.store(true, Ordering::Release);
+        self.urgent.store(true, Ordering::Release);
+    }
+
     /// Whether a commit should be made for it. Asked once.
     pub(super) fn take_urgent(&self) -> bool {
         self.urgent.swap(false, Ordering::AcqRel)

@@ -1,6 +1,6 @@
 //! Health: whether the engine serves, and what is wrong if it does not.
 //!
-//! It knows errors only. Invariants: it only gets worse; a degraded engine serves from memory and acknowledges nothing
+//! It knows errors only. Invariants: it only gets worse, but for a full disk, which may have room again; a degraded engine serves from memory and acknowledges nothing
 //! durable; a closed or poisoned one answers every call with an error.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -16,6 +16,8 @@ pub(crate) struct Health {
     state: AtomicU8,
     /// The disk failed or a worker panicked, whether or not the engine was closed since.
     broken: AtomicBool,
+    /// The disk is full: nothing new becomes durable until there is room.
+    full: AtomicBool,
     why: Mutex<Option<String>>,
 }
 
@@ -37,10 +39,20 @@ impl Health {
     /// Whether durable changes are accepted.
     pub(crate) fn check_durable(&self) -> Result<()> {
         match self.state.load(Ordering::Acquire) {
+            RUNNING if self.is_full() => Err(full()),
             RUNNING => Ok(()),
             DEGRADED => Err(Error::new(ErrorKind::Storage, format!("storage failed earlier: {}", self.reason()))),
             _ => self.check_open(),
         }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// Notes whether the disk is full. Tells whether that is over.
+    pub(crate) fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Ordering::AcqRel) && !full
     }
 
     /// Notes that the disk failed; the first reason is the one that counts.
@@ -76,7 +88,11 @@ impl Health {
 
     /// What is wrong, if anything is.
     pub(crate) fn trouble(&self) -> Option<String> {
-        (self.state.load(Ordering::Acquire) != RUNNING).then(|| self.reason())
+        let is_running = self.state.load(Ordering::Acquire) == RUNNING;
+        if is_running && self.is_full() {
+            return Some(full().to_string());
+        }
+        (!is_running).then(|| self.reason())
     }
 
     fn worsen(&self, state: u8, why: impl FnOnce() -> String) {
@@ -92,6 +108,13 @@ impl Health {
     fn poisoned(&self) -> Error {
         Error::new(ErrorKind::Closed, format!("a worker of the engine panicked ({}); open again", self.reason()))
     }
+}
+
+pub(super) fn full() -> Error {
+    Error::new(
+        ErrorKind::Storage,
+        "the disk is full: sessions go on, and ends of sessions are written; anything new waits for room",
+    )
 }
 
 pub(super) fn closed() -> Error {

@@ -65,7 +65,7 @@ mod writer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 pub(crate) use binding::Handle;
 pub(crate) use cell::{Cell, Content, Stamp};
@@ -123,6 +123,8 @@ pub(crate) struct Engine {
     writer: Mutex<writer::Machine>,
     reaper: Mutex<reaper::Machine>,
     touches: Mutex<touches::Machine>,
+    /// Gathered ones did not get to disk, so the next gathering is of all.
+    touches_dropped: AtomicBool,
     idle_in_use: touches::InUse,
     health: health::Health,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -213,6 +215,7 @@ impl Engine {
             writer: Mutex::new(writer::Machine::new(opened.writer, clock.now_ms())),
             reaper: Mutex::new(reaper),
             touches: Mutex::new(touches::Machine::new(clock.now())),
+            touches_dropped: AtomicBool::new(false),
             idle_in_use: touches::InUse::new(),
             health: health::Health::default(),
             threads: Mutex::new(Vec::new()),

@@ -167,6 +167,13 @@ impl<'a> LockedShard<'a> {
         missing
     }
 
+    /// The name's record was not written after all.
+    pub(crate) fn disclaim_name(&mut self) {
+        if let Some(entry) = self.place().and_then(|place| self.shard.entries.get_mut(place)) {
+            entry.list.count &= !NAMED;
+        }
+    }
+
     pub(crate) fn is_named(&self) -> bool {
         self.place().and_then(|place| self.shard.entries.get(place)).is_some_and(|entry| entry.list.count & NAMED != 0)
     }

@@ -122,7 +122,12 @@ impl Machine {
         if engine.live() == 0 {
             return None;
         }
-        if self.on_disk() > self.most(u64::from(engine.live())) {
+        if engine.health.is_full() {
+            // They are gathered once there is room: until then they would only pile up.
+            return Some(now.plus(FULL_WAIT));
+        }
+        if engine.touches_dropped.swap(false, Ordering::AcqRel) || self.on_disk() > self.most(u64::from(engine.live()))
+        {
             self.say_anew(engine, now);
         }
         let mut wake = None;
@@ -201,6 +206,9 @@ fn all(index: &Index) -> [Vec<(Row, Tick)>; BUCKETS] {
     });
     seen
 }
+
+/// Seconds between two looks at whether a full disk has room again.
+const FULL_WAIT: u32 = 2;
 
 /// What the times in a block are relative to.
 #[derive(Clone, Copy, Debug)]

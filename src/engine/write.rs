@@ -12,6 +12,7 @@ use super::cell::{Cell, Content, Life};
 use super::end::Fate;
 use super::events::{Happening, Refusal, Why};
 use super::group::{SignInRequest, key_was_dropped};
+use super::health::full;
 use super::principals::Locked;
 use super::receipt::{Receipt, promise};
 use super::slot::{ListId, Slot, SlotId};
@@ -264,6 +265,7 @@ fn saved(cell: &Cell, wanted: u64) -> Result<()> {
     }
     match content.life {
         Life::Dead(_) => Err(Error::gone()),
-        Life::Live => Err(Error::new(ErrorKind::Unknown, "the change was not written")),
+        // It was put back, because there was no room for it.
+        Life::Live => Err(full()),
     }
 }

@@ -5,6 +5,7 @@
 //! told before the batch is durable and its groups have taken effect; after a failed batch nothing durable is ever
 //! acknowledged again. A panic here poisons the engine, and whoever waits is told that the outcome is unknown.
 
+mod full;
 mod keys;
 
 use std::collections::HashSet;
@@ -15,11 +16,11 @@ pub(crate) use keys::KeyStanding;
 use super::Engine;
 use super::cell::{Cell, Content, Life};
 use super::group::{Group, Kind};
-use super::health::closed;
+use super::health::{closed, full};
 use super::queue::{Answer, Failure, KeyChange, Pending, Queued, Swept};
 use super::sweep::Sweep;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::record::{Body, Header, PrincipalRef, Row};
+use crate::storage::record::{Body, Cutoff, Header, PrincipalRef, Row};
 use crate::storage::{self, Batch, Put};
 
 /// The writer's state; its owner, a thread or whoever drives the engine by hand, holds it alone.
@@ -33,6 +34,8 @@ pub(crate) struct Machine {
     unsettled_since_ms: Option<u64>,
     /// When the clock was written last, or tried to.
     stamped_ms: u64,
+    /// When to look for room again on a full disk.
+    look_again_ms: Option<u64>,
 }
 
 /// After this long without a write, the file is left so that the next start need not walk it.
@@ -53,12 +56,17 @@ struct Built {
     saved: Vec<(Arc<Cell>, u64)>,
     groups: Vec<Queued>,
     swept: Vec<Swept>,
+    /// What is in the batch of rows that ended by themselves, and not with a group.
+    dead: Vec<Row>,
+    /// And whether that, or a cutoff, ends a session.
+    ends_sessions: bool,
 }
 
 impl Machine {
     pub(crate) fn new(storage: storage::Writer, now_ms: u64) -> Self {
         let sweep = Sweep::default();
-        Self { storage: Some(storage), sweep, ran_out_before: false, unsettled_since_ms: None, stamped_ms: now_ms }
+        let (ran_out_before, unsettled_since_ms, look_again_ms) = (false, None, None);
+        Self { storage: Some(storage), sweep, ran_out_before, unsettled_since_ms, stamped_ms: now_ms, look_again_ms }
     }
 
     /// Lets the store be written to, once it was found to be whole.
@@ -75,12 +83,11 @@ impl Machine {
     /// Writes what is due. Returns when there will be something to do without a ring, in engine milliseconds.
     pub(crate) fn step(&mut self, engine: &Arc<Engine>, force: bool) -> Option<u64> {
         engine.look_at_wall();
-        if let Some(Err(error)) = self.storage.as_mut().map(storage::Writer::collect) {
-            engine.health.degrade(&error);
-        }
+        let look_ms = self.look_for_room(engine);
         let now_ms = engine.clock.now_ms();
-        let sweep_ms = self.sweep.due_ms();
-        let clock_is_due = engine.live() > 0 && now_ms.saturating_sub(self.stamped_ms) >= STAMP_MS;
+        let has_room = look_ms.is_none();
+        let sweep_ms = self.sweep.due_ms().filter(|_| has_room);
+        let clock_is_due = has_room && engine.live() > 0 && now_ms.saturating_sub(self.stamped_ms) >= STAMP_MS;
         let sweep_is_due = sweep_ms.is_some_and(|due| due <= now_ms);
         let force = engine.ledger.take_urgent() || sweep_is_due || clock_is_due || force;
         match engine.queue.take(now_ms, force) {
@@ -101,7 +108,8 @@ impl Machine {
                 });
                 let stamp_ms = (engine.live() > 0).then(|| self.stamped_ms.saturating_add(STAMP_MS));
                 let stamp_ms = stamp_ms.filter(|&stamp_ms| stamp_ms > now_ms);
-                [due_ms, sweep_ms, settle_ms, stamp_ms, engine.clock.look_again_ms()].into_iter().flatten().min()
+                let wake_ms = [due_ms, sweep_ms, settle_ms, stamp_ms, look_ms, engine.clock.look_again_ms()];
+                wake_ms.into_iter().flatten().min()
             }
         }
     }
@@ -142,8 +150,13 @@ impl Machine {
             engine.decline(pending, &failure);
             return Err(failure);
         }
+        if self.is_full() {
+            return self.write_ends(engine, pending);
+        }
         let mut built = Built::default();
-        let applied = engine.build(pending, &mut self.sweep, &mut built).and_then(|()| {
+        let prepared = engine.build(pending, &mut self.sweep, &mut built);
+        let is_prepared = prepared.is_ok();
+        let applied = prepared.and_then(|()| {
             if !built.batch.is_empty() {
                 self.storage.as_mut().ok_or_else(closed)?.apply(&built.batch)?;
                 self.note_commit(engine);
@@ -156,6 +169,7 @@ impl Machine {
                 engine.settle_built(built);
                 Ok(())
             }
+            Err(_) if is_prepared && self.is_clean() => self.write_less(engine, built),
             Err(error) => {
                 let failure = engine.health.degrade(&error);
                 engine.fail_built(built, &failure);
@@ -178,6 +192,7 @@ impl Machine {
     /// left of them is told of again.
     pub(crate) fn close(&mut self, engine: &Arc<Engine>) -> Result<()> {
         engine.look_at_wall();
+        let mut looked = self.look_for_room_last(engine);
         // Taking effect may queue a little more, so until nothing is left.
         while let Ok(mut pending) = engine.queue.take(0, true) {
             self.leave_untold(engine, &mut pending);
@@ -187,6 +202,11 @@ impl Machine {
             // Names that events need stay until they are read.
             while engine.hand_on_events() {}
             self.write(engine, pending);
+            if self.is_full() {
+                // The rest would be put back again and again.
+                looked = looked.and_then(|()| Err(full()));
+                break;
+            }
         }
         engine.refuse(engine.queue.shut());
         while engine.hand_on_events() {}
@@ -196,18 +216,27 @@ impl Machine {
         last.deletes.extend(swept.into_iter().map(|swept| swept.row));
         let touched = engine.health.check_writable().and_then(|()| storage.apply(&last));
         let closed = storage.close();
-        touched.and(closed)
+        looked.and(touched).and(closed)
     }
 }
 
 impl Engine {
     pub(super) fn empty_batch(&self) -> Batch {
+        Batch { credits: self.ledger.take_changed(), ..self.stamped_batch() }
+    }
+
+    fn stamped_batch(&self) -> Batch {
         Batch {
             next_row: self.next_row.load(std::sync::atomic::Ordering::SeqCst) + ROW_RESERVE,
             clock: self.clock.checkpoint(),
-            credits: self.ledger.take_changed(),
             ..Batch::default()
         }
+    }
+
+    fn resolve_cutoffs(&self, changed: &mut Vec<PrincipalRef>) -> Vec<(PrincipalRef, Option<Cutoff>)> {
+        changed.sort_unstable();
+        changed.dedup();
+        changed.iter().map(|&principal| (principal, self.cutoffs.resolve(principal))).collect()
     }
 
     /// Reads the state of everything that was queued.
@@ -235,13 +264,12 @@ impl Engine {
             }
         }
         built.batch.ends_sessions |= pending.ends_sessions;
-        built.batch.deletes.append(&mut pending.dead);
+        built.ends_sessions = pending.ends_sessions;
+        built.batch.deletes.extend_from_slice(&pending.dead);
+        built.dead = std::mem::take(&mut pending.dead);
         self.build_sweep(&mut pending, sweep, built);
         self.build_touches(&mut pending, built);
-        pending.cutoffs.sort_unstable();
-        pending.cutoffs.dedup();
-        built.batch.cutoffs =
-            pending.cutoffs.iter().map(|&principal| (principal, self.cutoffs.resolve(principal))).collect();
+        built.batch.cutoffs = self.resolve_cutoffs(&mut pending.cutoffs);
         let stamp = self.empty_batch();
         built.batch.next_row = stamp.next_row;
         built.batch.clock = stamp.clock;

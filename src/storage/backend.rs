@@ -7,16 +7,16 @@
 //! the order in which redb made them, its syncs included, so that a power cut meanwhile finds nothing that redb would
 //! not have left. Locking is not its business: the directory is locked before any file is opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::StorageBackend;
 
-use super::disk::DiskFile;
+use super::disk::{self, DiskFile};
 
 /// A file as redb sees it. Clones are the same file.
 #[derive(Clone)]
@@ -25,8 +25,18 @@ pub(crate) struct Backend(Arc<Shared>);
 struct Shared {
     file: Arc<dyn DiskFile>,
     released: AtomicBool,
+    trouble: Mutex<Option<Trouble>>,
     /// Read by both threads of the scan at start, so reading must not keep them from each other.
     held: RwLock<Held>,
+}
+
+/// What went wrong with the file first, or worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// It could not be written to for lack of room. Nothing that was there is in doubt.
+    NoRoom,
+    /// Anything else; a flush for whatever reason, because what it was to bring to the disk may be forgotten by now.
+    Broken,
 }
 
 /// The file as it would be, as far as it differs from the file as it is.
@@ -36,7 +46,7 @@ struct Held {
     /// Up to here the file's own bytes show where no page lies over them.
     shown: u64,
     pages: BTreeMap<u64, Box<[u8; PAGE]>>,
-    changes: Vec<Change>,
+    changes: VecDeque<Change>,
 }
 
 enum Change {
@@ -50,29 +60,66 @@ const PAGE: usize = 4096;
 impl Backend {
     /// A file that is written to at once.
     pub(crate) fn direct(file: Arc<dyn DiskFile>) -> Self {
-        Self(Arc::new(Shared { file, released: AtomicBool::new(true), held: RwLock::default() }))
+        let (trouble, held) = (Mutex::new(None), RwLock::default());
+        Self(Arc::new(Shared { file, released: AtomicBool::new(true), trouble, held }))
     }
 
     /// A file that stays as it is until [`release`](Self::release).
     pub(crate) fn held_back(file: Arc<dyn DiskFile>) -> io::Result<Self> {
         let len = file.len()?;
         let held = Held { len, shown: len, ..Held::default() };
-        Ok(Self(Arc::new(Shared { file, released: AtomicBool::new(false), held: RwLock::new(held) })))
+        let (trouble, held) = (Mutex::new(None), RwLock::new(held));
+        Ok(Self(Arc::new(Shared { file, released: AtomicBool::new(false), trouble, held })))
     }
 
     /// Makes the changes that were held back, and from now on each at once.
+    ///
+    /// # Errors
+    /// What is left of them stays held back.
     pub(crate) fn release(&self) -> io::Result<()> {
         let mut held = self.0.held.write();
-        for change in std::mem::take(&mut held.changes) {
+        while let Some(change) = held.changes.front() {
             match change {
-                Change::Write(offset, bytes) => self.0.file.write_at(offset, &bytes)?,
-                Change::SetLen(len) => self.0.file.set_len(len)?,
-                Change::Sync => self.0.file.sync()?,
+                Change::Write(offset, bytes) => self.noted(true, self.0.file.write_at(*offset, bytes))?,
+                Change::SetLen(len) => self.noted(true, self.0.file.set_len(*len))?,
+                Change::Sync => self.noted(false, self.0.file.sync())?,
             }
+            held.changes.pop_front();
         }
         self.0.released.store(true, Ordering::Release);
         *held = Held::default();
         Ok(())
+    }
+
+    /// From now on changes are held back again.
+    pub(crate) fn hold_back(&self) -> io::Result<()> {
+        let len = self.0.file.len()?;
+        let mut held = self.0.held.write();
+        *held = Held { len, shown: len, ..Held::default() };
+        self.0.released.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// What went wrong with the file, if anything did.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        *self.0.trouble.lock()
+    }
+
+    /// The database that met it is gone.
+    pub(crate) fn forget_trouble(&self) {
+        *self.0.trouble.lock() = None;
+    }
+
+    /// Remembers what comes of an operation. Running into the end of the file is no trouble of the disk.
+    fn noted<T>(&self, writes: bool, outcome: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &outcome
+            && error.kind() != io::ErrorKind::UnexpectedEof
+        {
+            let trouble = if writes && disk::is_full(error) { Trouble::NoRoom } else { Trouble::Broken };
+            let mut worst = self.0.trouble.lock();
+            *worst = (*worst).max(Some(trouble));
+        }
+        outcome
     }
 
     /// Runs `work` on what is held back, alone, or returns `None` where nothing is any more.
@@ -140,7 +187,7 @@ impl Held {
             }
         }
         self.len = self.len.max(end);
-        self.changes.push(Change::Write(offset, data.into()));
+        self.changes.push_back(Change::Write(offset, data.into()));
         Ok(())
     }
 
@@ -152,7 +199,7 @@ impl Held {
             let kept = usize::try_from(len % PAGE as u64).unwrap_or(0);
             page.iter_mut().skip(kept).for_each(|byte| *byte = 0);
         }
-        self.changes.push(Change::SetLen(len));
+        self.changes.push_back(Change::SetLen(len));
     }
 }
 
@@ -180,21 +227,22 @@ impl StorageBackend for Backend {
                 return held.read(self.0.file.as_ref(), offset, out);
             }
         }
-        self.0.file.read_at(offset, out)
+        self.noted(false, self.0.file.read_at(offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.held(|held, _| held.set_len(len)).map_or_else(|| self.0.file.set_len(len), Ok)
+        self.held(|held, _| held.set_len(len)).map_or_else(|| self.noted(true, self.0.file.set_len(len)), Ok)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.held(|held, _| held.changes.push(Change::Sync)).map_or_else(|| self.0.file.sync(), Ok)
+        self.held(|held, _| held.changes.push_back(Change::Sync))
+            .map_or_else(|| self.noted(false, self.0.file.sync()), Ok)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         match self.held(|held, file| held.write(file, offset, data)) {
             Some(result) => result,
-            None => self.0.file.write_at(offset, data),
+            None => self.noted(true, self.0.file.write_at(offset, data)),
         }
     }
 }

@@ -11,15 +11,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::overlay::Overlay;
 use super::schema::{META, META_JOURNAL, META_KEYS, META_STATE};
-use super::{Database, closed, failed, tables};
+use super::tables;
+use super::tree::{Fault, Tree};
 use crate::error::{Error, ErrorKind, Result};
 
-const WHAT: &str = "failed to write `store.redb`";
+type Outcome = Result<(), Fault>;
 
 /// What a transaction is to do.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) database: Database,
+    pub(super) tree: Arc<Tree>,
     /// The oldest first.
     pub(super) overlays: Vec<Arc<Overlay>>,
     /// Every session ends.
@@ -37,17 +38,8 @@ pub(super) struct Job {
 
 impl Job {
     /// Blocks until it is durable.
-    ///
-    /// # Errors
-    /// `Unknown` when it may or may not be, otherwise nothing of it is.
-    pub(super) fn run(&self) -> Result<()> {
-        let database = self.database.read();
-        let database = database.as_ref().ok_or_else(closed)?;
-        let mut transaction = database.begin_write().map_err(|error| failed(WHAT, error))?;
-        transaction.set_quick_repair(self.quick_repair);
-        self.fill(&transaction).map_err(|error| failed(WHAT, error))?;
-        // Up to here nothing was made durable; from here on, who knows.
-        transaction.commit().map_err(|error| Error::new(ErrorKind::Unknown, WHAT).because(error))
+    pub(super) fn run(&self) -> Result<(), Fault> {
+        self.tree.write(self.quick_repair, &self.state, |transaction| self.fill(transaction))
     }
 
     fn fill(&self, transaction: &redb::WriteTransaction) -> tables::Filled {
@@ -78,7 +70,7 @@ impl Job {
 pub(super) struct Checkpointer {
     /// Dropped first when the thread is to end.
     jobs: Option<Sender<Job>>,
-    outcomes: Receiver<Result<()>>,
+    outcomes: Receiver<Outcome>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -90,7 +82,7 @@ impl Checkpointer {
         let body = move || {
             for job in to_do {
                 let run = std::panic::AssertUnwindSafe(|| job.run());
-                let panicked = |_| Err(Error::new(ErrorKind::Storage, "a checkpoint panicked"));
+                let panicked = |_| Err(broken("a checkpoint panicked"));
                 let outcome = std::panic::catch_unwind(run).unwrap_or_else(panicked);
                 // What it was made of goes before the outcome is known: memory is given back by then.
                 drop(job);
@@ -111,10 +103,14 @@ impl Checkpointer {
     }
 
     /// The outcome of what was begun: when it is there, or `None` if it is not yet and `wait` is not set.
-    pub(super) fn outcome(&self, wait: bool) -> Option<Result<()>> {
-        let gone = || Err(Error::new(ErrorKind::Storage, "the checkpoint's thread is gone"));
+    pub(super) fn outcome(&self, wait: bool) -> Option<Outcome> {
+        let gone = || Err(broken("the checkpoint's thread is gone"));
         if wait { Some(self.outcomes.recv().unwrap_or_else(|_| gone())) } else { self.outcomes.try_recv().ok() }
     }
+}
+
+fn broken(what: &'static str) -> Fault {
+    Fault::Broken(Error::new(ErrorKind::Storage, what))
 }
 
 impl Drop for Checkpointer {

@@ -66,6 +66,9 @@ const CREDITS: u8 = 11;
 const NO_CREDITS: u8 = 12;
 
 impl Effects {
+    /// The most bytes that the end of a session takes, with a share of what comes before.
+    pub(super) const END_BYTES_MAX: usize = 9 + CUTOFF_BYTES;
+
     /// Resolves a batch. `state` becomes what it is after it; `cutoff` finds the cutoff of a principal before it.
     pub(super) fn of(
         batch: &Batch,
@@ -95,6 +98,12 @@ impl Effects {
         });
         effects.state = state;
         Ok(effects)
+    }
+
+    /// Whether there is more on disk after it than before, and not only the end of something.
+    pub(super) fn grows(&self) -> bool {
+        let named = self.names.iter().any(|(_, name)| name.is_some());
+        named || !self.rows.is_empty() || !self.touches.is_empty() || self.credits.is_some()
     }
 
     /// As the payload of a frame.

@@ -34,12 +34,10 @@ mod rekey;
 mod schema;
 mod tables;
 pub(crate) mod touch;
+mod tree;
 mod writer;
 
-use std::sync::Arc;
-
 use credit::Credits;
-use parking_lot::RwLock;
 
 pub(crate) use keys::{KeySet, Keys, Ring, WrapBinding};
 pub(crate) use open::{Opened, Sizes, open};
@@ -110,9 +108,6 @@ pub(crate) struct TouchBlock {
     pub(crate) frame: u32,
     pub(crate) entries: Vec<(Row, Tick)>,
 }
-
-/// The open B-tree, shared by the reader and the writer, and gone once the store is closed.
-type Database = Arc<RwLock<Option<redb::Database>>>;
 
 /// Turns an error of redb into ours. Damage, tables that are not as we made them and a file that ends early are the
 /// file's fault, the rest the disk's.

@@ -23,6 +23,7 @@ use super::schema::{
     BODIES, CUTOFFS, DRAFT, EPOCH_FILE, FORMAT, MAGIC, META, META_CREDITS, META_FORMAT, META_JOURNAL, META_KEYS,
     META_STATE, PRINCIPALS, SESSIONS, STORE_FILE, STORE_FILE_NEW, TOUCHES,
 };
+use super::tree::Tree;
 use super::writer::{Parts, Writer};
 use super::{contained, epoch, failed, io_failed, rekey};
 use crate::error::{Error, ErrorKind, Result};
@@ -65,7 +66,7 @@ pub(crate) fn open(disk: &Arc<dyn Disk>, sizes: Sizes, clock: Checkpoint, entrop
     }
     contained("failed to open `store.redb`: the file is damaged", || {
         let (database, backend) = open_database(disk.as_ref(), sizes.page_cache)?;
-        adopt(disk, (database, backend), &key_file, entropy)
+        adopt(disk, (database, backend, sizes.page_cache), &key_file, entropy)
     })
 }
 
@@ -162,7 +163,7 @@ fn not_a_store(what: &'static str, error: redb::DatabaseError) -> Error {
 /// Checks that the database is a store of this format that goes with this key file, and takes it over.
 fn adopt(
     disk: &Arc<dyn Disk>,
-    (database, backend): (redb::Database, Backend),
+    (database, backend, cache_bytes): (redb::Database, Backend, usize),
     key_file: &KeyFile,
     entropy: &dyn Entropy,
 ) -> Result<Opened> {
@@ -185,9 +186,9 @@ fn adopt(
         journal.iter_mut().try_for_each(Journal::affirm)?;
         epoch::write(disk.as_ref(), &keys, state.epoch)?;
     }
-    let (database, layers) = (Arc::new(RwLock::new(Some(database))), Arc::new(RwLock::new(layers)));
-    let reader = Reader::new(Arc::clone(&database), Arc::clone(&layers), Arc::clone(&keys));
-    let parts = Parts { database, backend, layers, journal, state, wrapped: meta.keys };
+    let (tree, layers) = (Tree::new(database, backend, cache_bytes), Arc::new(RwLock::new(layers)));
+    let reader = Reader::new(Arc::clone(&tree), Arc::clone(&layers), Arc::clone(&keys));
+    let parts = Parts { tree, layers, journal, state, wrapped: meta.keys };
     let mut writer = Writer::new(Arc::clone(disk), Arc::clone(&keys), parts);
     writer.unfinished = unfinished;
     if outcome == Epoch::StoreIsOlder {

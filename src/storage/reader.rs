@@ -9,20 +9,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableTable;
 
 use super::credit::Credits;
 use super::overlay::{Layers, Patch, RowState};
 use super::record::{Body, Header, HeaderBytes, PrincipalRef, Row};
 use super::schema::{BODIES, PRINCIPALS, SESSIONS, TOUCHES};
-use super::{Database, Keys, Ring, closed, contained, failed, touch};
+use super::tree::Tree;
+use super::{Keys, Ring, contained, failed, touch};
 use crate::error::{Error, Result};
 use crate::time::Tick;
 
 /// Reads the last state that was written. Each call may block on the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
-    database: Database,
+    tree: Arc<Tree>,
     layers: Arc<RwLock<Layers>>,
     keys: Arc<Keys>,
 }
@@ -55,8 +56,8 @@ fn damaged() -> Error {
 }
 
 impl Reader {
-    pub(super) fn new(database: Database, layers: Arc<RwLock<Layers>>, keys: Arc<Keys>) -> Self {
-        Self { database, layers, keys }
+    pub(super) fn new(tree: Arc<Tree>, layers: Arc<RwLock<Layers>>, keys: Arc<Keys>) -> Self {
+        Self { tree, layers, keys }
     }
 
     /// Header and body of a row.
@@ -87,6 +88,10 @@ impl Reader {
 
     /// A row as it was written last: what the journal has of it, over what the tables have.
     fn row(&self, row: Row, with_body: bool) -> Result<Option<Stored>> {
+        self.tree.retrying(|| self.row_once(row, with_body))
+    }
+
+    fn row_once(&self, row: Row, with_body: bool) -> Result<Option<Stored>> {
         let (patch, transaction) = self.at(|layers| layers.row(row.0))?;
         let RowState { header, body } = match patch {
             Some(Patch::Deleted) => return Ok(None),
@@ -108,11 +113,11 @@ impl Reader {
 
     /// The name behind a reference.
     pub(crate) fn principal(&self, principal: PrincipalRef) -> Result<Option<String>> {
-        let (new, transaction) = self.at(|layers| layers.name(principal.0))?;
-        let found = match new {
-            Some(name) => name,
-            None => read(|| Ok(transaction.open_table(PRINCIPALS)?.get(principal.0)?.map(|v| v.value().to_vec())))?,
-        };
+        let found = self.tree.retrying(|| {
+            let (new, transaction) = self.at(|layers| layers.name(principal.0))?;
+            let stored = || Ok(transaction.open_table(PRINCIPALS)?.get(principal.0)?.map(|v| v.value().to_vec()));
+            new.map_or_else(|| read(stored), Ok)
+        })?;
         found
             .map(|sealed| {
                 self.keys
@@ -139,7 +144,7 @@ impl Reader {
     pub(crate) fn scan(&self, rows: Range<u64>, visit: &mut dyn FnMut(Row, Scanned)) -> Result<()> {
         let ring = self.keys.ring();
         let layers = self.layers.read();
-        let transaction = self.begin()?;
+        let transaction = self.tree.begin_read()?;
         let mut new = layers.headers(rows.clone()).into_iter().peekable();
         let mut seen = |row: u64, bytes: &HeaderBytes| {
             let header = self.verify(&ring, Row(row), bytes);
@@ -166,7 +171,7 @@ impl Reader {
     /// The lowest row number in the store, verified or not.
     pub(crate) fn first_row(&self) -> Result<Option<Row>> {
         let layers = self.layers.read();
-        let transaction = self.begin()?;
+        let transaction = self.tree.begin_read()?;
         let old = read(|| {
             let table = transaction.open_table(SESSIONS)?;
             let mut from = 0;
@@ -195,7 +200,7 @@ impl Reader {
     pub(crate) fn touches(&self, credits: &Credits) -> Result<Touches> {
         let mut touches = Touches::default();
         let layers = self.layers.read();
-        let transaction = self.begin()?;
+        let transaction = self.tree.begin_read()?;
         let mut take = |key: u64, block: &[u8]| {
             *touches.bytes.entry(touch::bucket_of(key)).or_default() += block.len() as u64;
             let (frame, entries) = touch::decode(key, block, self.keys.store()).unwrap_or_default();
@@ -229,14 +234,8 @@ impl Reader {
     /// rows from the one to the other.
     fn at<T>(&self, look: impl FnOnce(&Layers) -> T) -> Result<(T, redb::ReadTransaction)> {
         let layers = self.layers.read();
-        let transaction = self.begin()?;
+        let transaction = self.tree.begin_read()?;
         Ok((look(&layers), transaction))
-    }
-
-    fn begin(&self) -> Result<redb::ReadTransaction> {
-        let database = self.database.read();
-        let database = database.as_ref().ok_or_else(closed)?;
-        contained(DAMAGED, || database.begin_read().map_err(|error| failed(WHAT, error)))
     }
 }
 

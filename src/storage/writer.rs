@@ -4,14 +4,13 @@
 //! every checkpoint; the batch that ends the first session after an open raises the epoch, and the epoch file follows before
 //! anybody is told; a batch that fits no frame, changes keys or has no journal in front of it goes to the tables at once,
 //! with everything before it; a part of the ring is written over only when what it stood for is in the tables, on disk;
-//! after a failure nothing more is written, because what reached the disk is unknown until the store is opened again.
+//! on a full disk the ring has room for what ends sessions, and only for that; after any other failure nothing more is
+//! written, because what reached the disk is unknown until the store is opened again.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use redb::ReadableDatabase;
 
-use super::backend::Backend;
 use super::checkpoint::{Checkpointer, Job};
 use super::disk::Disk;
 use super::effects::Effects;
@@ -19,15 +18,15 @@ use super::journal::{Journal, Position};
 use super::overlay::{Layers, Overlay};
 use super::record::{CutoffBytes, PrincipalRef, State};
 use super::schema::CUTOFFS;
-use super::{Batch, Database, Keys, closed, epoch, failed};
+use super::tree::{Fault, Tree, no_room};
+use super::{Batch, Keys, closed, epoch, failed};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The one road to the disk.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
-    database: Database,
-    backend: Backend,
+    tree: Arc<Tree>,
     pub(super) keys: Arc<Keys>,
     layers: Arc<RwLock<Layers>>,
     journal: Option<Journal>,
@@ -43,14 +42,15 @@ pub(crate) struct Writer {
     raised: bool,
     /// Whether the last commit lets the next open skip the repair.
     settled: bool,
+    /// The disk had no room for the last checkpoint.
+    full: bool,
     failed: bool,
 }
 
 /// What opening has found.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) database: Database,
-    pub(super) backend: Backend,
+    pub(super) tree: Arc<Tree>,
     pub(super) layers: Arc<RwLock<Layers>>,
     pub(super) journal: Option<Journal>,
     pub(super) state: State,
@@ -73,14 +73,15 @@ const FULL_SHARE: u64 = 2;
 /// and in a quiet moment when it is to one in this many. Each checkpoint costs some 50 KB besides what it brings, so a few
 /// frames are not worth one.
 const QUIET_SHARE: u64 = 32;
+/// One part in this many of the ring is kept for what ends sessions, so that they can be ended on a full disk.
+const RESERVE_SHARE: u64 = 4;
 
 impl Writer {
     pub(super) fn new(disk: Arc<dyn Disk>, keys: Arc<Keys>, parts: Parts) -> Self {
-        let Parts { database, backend, layers, journal, state, wrapped } = parts;
+        let Parts { tree, layers, journal, state, wrapped } = parts;
         Self {
             disk,
-            database,
-            backend,
+            tree,
             keys,
             layers,
             journal,
@@ -91,6 +92,7 @@ impl Writer {
             unfinished: None,
             raised: false,
             settled: true,
+            full: false,
             failed: false,
         }
     }
@@ -103,7 +105,7 @@ impl Writer {
     /// Lets what opening has changed reach the file, now that the store is known to be ours and whole. Before it,
     /// nothing may be written.
     pub(crate) fn take_over(&mut self) -> Result<()> {
-        self.backend.release().map_err(|error| Error::new(ErrorKind::Storage, WHAT).because(error))?;
+        self.tree.release()?;
         self.finish_rotation()
     }
 
@@ -127,11 +129,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether the disk is full: nothing grows until a checkpoint finds room.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// How many rows or cutoffs may end in one batch for it to fit a frame, with as much to spare.
+    pub(crate) fn ends_max(&self) -> usize {
+        self.journal.as_ref().map_or(usize::MAX, |journal| journal.payload_max() / Effects::END_BYTES_MAX)
+    }
+
     /// Makes a batch durable. Blocks until it is.
     ///
     /// # Errors
-    /// `Storage` when nothing of the batch is on the disk, `Unknown` when it may or may not be. From then on nothing is
-    /// written any more, and the answer is `Storage`.
+    /// `Storage` when nothing of the batch is on the disk, `Unknown` when it may or may not be. Unless the writer has not
+    /// [failed](Self::has_failed), because the disk is only full, nothing is written any more, and the answer is `Storage`.
     pub(crate) fn apply(&mut self, batch: &Batch) -> Result<()> {
         self.check_usable()?;
         self.collect()?;
@@ -142,8 +154,7 @@ impl Writer {
         let raise = batch.ends_sessions && !self.raised;
         state.epoch += u64::from(raise);
         state.epoch_due = !(self.raised || raise);
-        let written = self.write(batch, state);
-        written.inspect_err(|_| self.failed = true)?;
+        self.write(batch, state).map_err(|fault| self.note(fault))?;
         if let Some(record) = &batch.keys {
             self.wrapped.clone_from(record);
         }
@@ -157,8 +168,22 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, batch: &Batch, state: State) -> Result<()> {
-        let effects = Effects::of(batch, state, &self.keys, |principal| self.cutoff(principal))?;
+    fn note(&mut self, fault: Fault) -> Error {
+        match fault {
+            Fault::NoRoom(error) => {
+                self.full = true;
+                error
+            }
+            Fault::Broken(error) => {
+                self.failed = true;
+                error
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &Batch, state: State) -> Result<(), Fault> {
+        let effects = Effects::of(batch, state, &self.keys, |principal| self.cutoff(principal));
+        let effects = effects.map_err(Fault::Broken)?;
         let extra = Extra { keys: batch.keys.clone(), dropped_key: batch.dropped_key, everything_ends: false };
         let fits = self.journal.as_ref().is_some_and(|journal| journal.takes(effects.size()));
         if fits && extra.keys.is_none() && extra.dropped_key.is_none() {
@@ -169,22 +194,31 @@ impl Writer {
     }
 
     /// One frame of the journal.
-    fn log(&mut self, effects: Effects) -> Result<()> {
+    fn log(&mut self, effects: Effects) -> Result<(), Fault> {
         let payload = effects.encode(&self.keys);
-        while !self.journal.as_ref().is_some_and(|journal| journal.has_room(payload.len(), 0)) {
+        let grows = effects.grows();
+        if self.full && grows {
+            return Err(no_room());
+        }
+        let ring = self.journal.as_ref().map_or(0, Journal::ring_bytes);
+        let spare = if grows { ring / RESERVE_SHARE } else { 0 };
+        while !self.journal.as_ref().is_some_and(|journal| journal.has_room(payload.len(), spare)) {
             self.checkpoint()?;
             self.wait()?;
+            if self.full {
+                return Err(no_room());
+            }
         }
-        let Some(journal) = &mut self.journal else { return Err(closed()) };
+        let Some(journal) = &mut self.journal else { return Err(Fault::Broken(closed())) };
         journal.append(&payload)?;
         self.state = effects.state;
         self.layers.write().current.absorb(effects);
-        let is_half_full = journal.used() >= journal.ring_bytes() / FULL_SHARE;
-        if is_half_full { self.checkpoint() } else { Ok(()) }
+        let is_half_full = journal.used() >= ring / FULL_SHARE;
+        if is_half_full && !self.full { self.checkpoint() } else { Ok(()) }
     }
 
     /// One transaction, with everything that waits for a checkpoint.
-    fn write_through(&mut self, effects: Effects, extra: Extra) -> Result<()> {
+    fn write_through(&mut self, effects: Effects, extra: Extra) -> Result<(), Fault> {
         self.wait()?;
         let state = effects.state;
         let mut above = Overlay::default();
@@ -195,6 +229,7 @@ impl Writer {
         // Seen by whoever reads from here on: nobody asks for a row before its batch is acknowledged.
         self.layers.write().current = Arc::unwrap_or_clone(above);
         let outcome = job.run();
+        drop(job);
         let mut layers = self.layers.write();
         if outcome.is_ok() {
             *layers = Layers::default();
@@ -202,7 +237,7 @@ impl Writer {
                 journal.free(&journal.position());
             }
             self.state = state;
-            self.settled = self.journal.is_some();
+            (self.settled, self.full) = (self.journal.is_some(), false);
         } else {
             layers.current = Overlay::default();
             layers.unseal();
@@ -214,7 +249,7 @@ impl Writer {
         let Extra { everything_ends, keys, dropped_key } = extra;
         let position = self.journal.as_ref().map(|journal| journal.position().encode(&self.keys).to_vec());
         Job {
-            database: Arc::clone(&self.database),
+            tree: Arc::clone(&self.tree),
             overlays,
             everything_ends,
             keys,
@@ -226,8 +261,8 @@ impl Writer {
     }
 
     /// Begins a checkpoint, unless one is under way or there is nothing to bring. Where there is no thread for it, it is
-    /// over when this returns.
-    fn checkpoint(&mut self) -> Result<()> {
+    /// over when this returns. That the disk is full is no error here.
+    fn checkpoint(&mut self) -> Result<(), Fault> {
         let Some(journal) = self.journal.as_ref().filter(|journal| journal.used() > 0) else { return Ok(()) };
         if self.running.is_some() {
             return Ok(());
@@ -248,16 +283,19 @@ impl Writer {
     }
 
     /// Takes note of a checkpoint that is over.
-    fn finish(&mut self, outcome: Result<()>) -> Result<()> {
+    fn finish(&mut self, outcome: Result<(), Fault>) -> Result<(), Fault> {
         let position = self.running.take();
         let mut layers = self.layers.write();
-        if let Err(error) = outcome {
-            layers.unseal();
-            self.failed = true;
-            return Err(error);
+        match outcome {
+            Ok(()) => layers.sealed = None,
+            Err(fault) => {
+                layers.unseal();
+                self.full = matches!(fault, Fault::NoRoom(_));
+                return if self.full { Ok(()) } else { Err(fault) };
+            }
         }
-        layers.sealed = None;
         drop(layers);
+        self.full = false;
         if let (Some(journal), Some(position)) = (&mut self.journal, position) {
             journal.free(&position);
         }
@@ -269,15 +307,15 @@ impl Writer {
     /// # Errors
     /// What it failed with; nothing is written any more then.
     pub(crate) fn collect(&mut self) -> Result<()> {
-        self.take_outcome(false)
+        self.take_outcome(false).map_err(|fault| self.note(fault))
     }
 
     /// Waits for the checkpoint that is under way, if one is.
-    fn wait(&mut self) -> Result<()> {
+    fn wait(&mut self) -> Result<(), Fault> {
         self.take_outcome(true)
     }
 
-    fn take_outcome(&mut self, wait: bool) -> Result<()> {
+    fn take_outcome(&mut self, wait: bool) -> Result<(), Fault> {
         let Some(checkpointer) = self.checkpointer.as_ref().filter(|_| self.running.is_some()) else { return Ok(()) };
         match checkpointer.outcome(wait) {
             Some(outcome) => self.finish(outcome),
@@ -285,21 +323,36 @@ impl Writer {
         }
     }
 
+    /// Tries a checkpoint again on a disk that was full, and waits for it if told to; where none is needed, the next batch
+    /// will tell.
+    pub(crate) fn look_for_room(&mut self, wait: bool) -> Result<()> {
+        if self.failed || !self.full {
+            return Ok(());
+        }
+        if self.journal.as_ref().is_none_or(|journal| journal.used() == 0) {
+            self.full = false;
+            return Ok(());
+        }
+        let looked = self.checkpoint().and_then(|()| if wait { self.wait() } else { Ok(()) });
+        looked.map_err(|fault| self.note(fault))
+    }
+
     /// For a quiet moment: begins a checkpoint if there is enough for one. Where there is no journal, leaves the file so
     /// that the next open need not walk it, even after a power cut.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        if self.failed {
+        if self.failed || self.full {
             return Ok(());
         }
         if let Some(journal) = &self.journal {
             let is_worth_it = journal.used() >= journal.ring_bytes() / QUIET_SHARE;
-            return if is_worth_it { self.checkpoint() } else { Ok(()) };
+            let begun = if is_worth_it { self.checkpoint() } else { Ok(()) };
+            return begun.map_err(|fault| self.note(fault));
         }
         if self.settled {
             return Ok(());
         }
         let job = Job { quick_repair: true, ..self.job(Vec::new(), &self.state, Extra::default()) };
-        job.run().inspect_err(|_| self.failed = true)?;
+        job.run().map_err(|fault| self.note(fault))?;
         self.settled = true;
         Ok(())
     }
@@ -313,19 +366,19 @@ impl Writer {
         // Handles made after the copy name rows above its counter; they must not come to name new sessions.
         state.next_row = state.next_row.saturating_add(ROWS_AFTER_COPY);
         let extra = Extra { everything_ends: true, ..Extra::default() };
-        self.write_through(Effects { state, ..Effects::default() }, extra)
+        self.write_through(Effects { state, ..Effects::default() }, extra).map_err(|fault| self.note(fault))
     }
 
-    /// Brings everything into the tables and closes the files. Nobody can read after it.
+    /// Brings everything into the tables and closes the files. Nobody can read after it. On a full disk the journal keeps
+    /// what it has, for the next open.
     pub(crate) fn close(mut self) -> Result<()> {
-        let written = self.close_journal();
+        let written = self.close_journal().map_err(|fault| self.note(fault));
         self.checkpointer = None;
-        let Some(database) = self.database.write().take() else { return written };
-        let closed = database.close().map_err(|error| failed("failed to close `store.redb`", error));
-        written.and(closed)
+        let closed = self.tree.close();
+        written.and(if self.full { Ok(()) } else { closed })
     }
 
-    fn close_journal(&mut self) -> Result<()> {
+    fn close_journal(&mut self) -> Result<(), Fault> {
         self.wait()?;
         if self.failed {
             return Ok(());
@@ -339,12 +392,12 @@ impl Writer {
         if let Some(cutoff) = self.layers.read().cutoff(principal.0) {
             return Ok(cutoff);
         }
-        let database = self.database.read();
-        let database = database.as_ref().ok_or_else(closed)?;
-        let read = || -> Result<Option<CutoffBytes>, redb::Error> {
-            let table = database.begin_read()?.open_table(CUTOFFS)?;
-            Ok(table.get(principal.0)?.map(|record| *record.value()))
-        };
-        read().map_err(|error| failed("failed to read `store.redb`", error))
+        self.tree.retrying(|| {
+            let transaction = self.tree.begin_read()?;
+            let read = || -> Result<Option<CutoffBytes>, redb::Error> {
+                Ok(transaction.open_table(CUTOFFS)?.get(principal.0)?.map(|record| *record.value()))
+            };
+            read().map_err(|error| failed("failed to read `store.redb`", error))
+        })
     }
 }

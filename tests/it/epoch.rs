@@ -25,7 +25,8 @@ fn file(directory: &Directory, name: &str) -> Vec<u8> {
 fn epochs(directory: &Directory) -> (u64, u64) {
     let state = journal_file::read(&directory.contents(), Table::Meta)[&STATE].clone();
     let at = |bytes: &[u8], from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().unwrap());
-    (at(&file(directory, EPOCH), 24), at(&state, 16))
+    let file = file(directory, EPOCH);
+    (at(&file, 24).max(at(&file, 4096 + 24)), at(&state, 16))
 }
 
 /// Puts the store and its journal of an earlier moment back.
@@ -279,5 +280,5 @@ fn an_epoch_file_that_cannot_be_written_keeps_the_acknowledgement_back() {
         let who = store.who(&store.open(&directory));
         assert!(!is_gone || who.is_empty(), "failing {at}: {who:?}");
     }
-    assert!(unknown > 2, "{unknown}");
+    assert!(unknown > 0, "{unknown}");
 }

@@ -25,11 +25,14 @@ struct Told {
     anonymous: Option<Token>,
     disabled: bool,
     failed: bool,
+    /// A full disk may have room again.
+    full: bool,
 }
 
 fn storage(told: &mut Told, error: &dwell::Error) {
     // The one that meets the fault does not know what became of its change; those after it are refused.
-    let expected = if told.failed { &[ErrorKind::Storage][..] } else { &[ErrorKind::Unknown, ErrorKind::Storage] };
+    let expected =
+        if told.failed && !told.full { &[ErrorKind::Storage][..] } else { &[ErrorKind::Unknown, ErrorKind::Storage] };
     assert!(expected.contains(&error.kind()), "{error:#} ({:?})", error.kind());
     told.failed = true;
 }
@@ -37,7 +40,7 @@ fn storage(told: &mut Told, error: &dwell::Error) {
 fn wait<T>(told: &mut Told, receipt: Result<dwell::Receipt<T>>) -> Option<T> {
     match receipt.and_then(dwell::Receipt::blocking_wait) {
         Ok(value) => {
-            assert!(!told.failed, "acknowledged on a disk that has failed");
+            assert!(!told.failed || told.full, "acknowledged on a disk that has failed");
             Some(value)
         }
         Err(error) => {
@@ -52,8 +55,8 @@ fn sign_in(told: &mut Told, sessions: &Sessions, who: &str) -> Option<Token> {
 }
 
 /// A little of everything. Changes that end something take effect in memory whatever the disk does.
-fn script(sessions: &Sessions) -> Told {
-    let mut told = Told::default();
+fn script(sessions: &Sessions, full: bool) -> Told {
+    let mut told = Told { full, ..Told::default() };
     let told = &mut told;
     let first = sessions.start().set(NUMBER, &1);
     assert!(first.is_ok() || told.failed);
@@ -156,7 +159,7 @@ fn every_operation_of_a_script_can_fail() {
     let all = {
         let directory = Directory::new(0);
         let sessions = directory.open(&options).unwrap();
-        let told = script(&sessions);
+        let told = script(&sessions, false);
         assert!(!told.failed && told.live.is_some() && told.disabled && told.anonymous.is_some());
         assert_eq!((told.ended.len(), told.doubtful.len()), (7, 1));
         sessions.close().unwrap();
@@ -175,10 +178,10 @@ fn every_operation_of_a_script_can_fail() {
                 Told::default()
             }
             Ok(sessions) => {
-                let mut told = script(&sessions);
+                let mut told = script(&sessions, kind == io::ErrorKind::StorageFull);
                 // Closing tells of trouble, earlier or its own.
                 let closed = sessions.close();
-                assert!(closed.is_err() || !told.failed, "{at}: closing hides the failure");
+                assert!(closed.is_err() || !told.failed || told.full, "{at}: closing hides the failure");
                 if closed.is_err() && !told.failed {
                     told.failed = true;
                 }
@@ -340,5 +343,82 @@ fn without_random_bytes_nothing_begins_and_nothing_is_made_of_others() {
             assert!(number.is_none() || session.get(NUMBER).unwrap() == *number, "draw {at}");
         }
         sessions.start().sign_in("eve").unwrap().blocking_wait().unwrap();
+    }
+}
+
+/// A store that has used up the disk: everything that is live goes on and ends, on disk too, and new sessions are made again
+/// as soon as there is room, by the same process.
+#[test]
+fn a_full_disk_ends_sessions_refuses_new_ones_and_recovers_by_itself() {
+    let (options, clock) = manual();
+    let second = std::time::Duration::from_secs(1);
+    for seed in 0..20 {
+        let directory = Directory::new(seed);
+        let many = options.clone().sessions_per_principal(1 << 20, dwell::AtLimit::Refuse).journal_bytes(512 * 1024);
+        let sessions = directory.open(&many).unwrap();
+        let token = |n: usize| sessions.start().sign_in(["ada", "bob", "cyd"][n % 3]).unwrap().blocking_wait();
+        let mut tokens: Vec<Token> = (0..60).map(|n| token(n).unwrap()).collect();
+        directory.limit_room(Some(seed * 1000));
+        let full = (0..10_000).find_map(|n| match token(n) {
+            Ok(token) => {
+                tokens.push(token);
+                None
+            }
+            Err(error) => Some(error),
+        });
+        let full = full.expect("the disk is full by now");
+        assert_eq!(full.kind(), ErrorKind::Storage, "{full:#}");
+        assert!(full.to_string().contains("full") && sessions.stats().trouble.unwrap().contains("full"), "{full:#}");
+        // Every session goes on, cold ones too, and changes in memory.
+        for token in &tokens {
+            let session = sessions.load(token).unwrap().unwrap();
+            session.set(NUMBER, &7).unwrap();
+            assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Storage);
+        }
+        // Ends are written: each survives a power cut from here on.
+        let (gone, left) = tokens.split_at(20);
+        for token in gone {
+            sessions.load(token).unwrap().unwrap().destroy().unwrap().blocking_wait().unwrap();
+        }
+        sessions.revoke_all("bob").unwrap().blocking_wait().unwrap();
+        let bobs = |n: &usize| n % 3 == 1;
+        let copy = directory.copy();
+        copy.restore_power();
+        let after = copy.open(&options).unwrap();
+        assert!(gone.iter().all(|token| after.load(token).unwrap().is_none()), "seed {seed}: came back");
+        let lives = |sessions: &Sessions| left.iter().filter(|token| sessions.load(token).unwrap().is_some()).count();
+        let expected = (20..tokens.len()).filter(|n| !bobs(n)).count();
+        assert_eq!((lives(&sessions), lives(&after)), (expected, expected), "seed {seed}");
+        drop(after);
+        // Time goes by, and nothing changes but that it is looked at again.
+        for _ in 0..10 {
+            clock.advance(3 * second);
+            sessions.run_pending();
+            assert!(sessions.stats().trouble.is_some());
+        }
+        if seed % 2 == 0 {
+            directory.limit_room(None);
+            clock.advance(3 * second);
+            sessions.run_pending();
+            assert_eq!(sessions.stats().trouble, None, "seed {seed}");
+            let new = token(0).unwrap();
+            sessions.run_pending();
+            let sessions = {
+                sessions.close().unwrap();
+                directory.open(&options).unwrap()
+            };
+            assert_eq!(
+                sessions.load(&left[0]).unwrap().map(|s| s.get(NUMBER).unwrap()),
+                sessions.load(&left[0]).unwrap().map(|_| Some(7))
+            );
+            assert_eq!(lives(&sessions), expected);
+            assert!(sessions.load(&new).unwrap().is_some());
+        } else {
+            // Closing ends, tells what it could not write, and keeps the rest.
+            assert_eq!(sessions.close().unwrap_err().kind(), ErrorKind::Storage);
+            let sessions = directory.open(&options).unwrap();
+            assert_eq!(lives(&sessions), expected);
+            assert!(gone.iter().all(|token| sessions.load(token).unwrap().is_none()));
+        }
     }
 }

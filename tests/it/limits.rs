@@ -273,7 +273,7 @@ fn a_store_whose_disk_failed_keeps_no_more_changes_in_memory_than_may_wait() {
     let sign_in = |(number, session): (usize, &dwell::Session)| session.sign_in(format!("user {number}")).unwrap();
     let receipts: Vec<_> = handles.iter().enumerate().map(sign_in).collect();
     receipts.into_iter().for_each(|receipt| drop(receipt.blocking_wait().unwrap()));
-    directory.fail_at(directory.operations(), u64::MAX, std::io::ErrorKind::StorageFull);
+    directory.fail_at(directory.operations(), u64::MAX, std::io::ErrorKind::Other);
     let change = |session: &dwell::Session, byte: u8| {
         let changed = session.set(BLOB, &vec![byte; MIB - 1000]);
         clock.advance(Duration::from_secs(1));

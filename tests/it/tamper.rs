@@ -472,12 +472,22 @@ fn a_missing_or_changed_epoch_file_is_noticed() {
         copy.overwrite("epoch", |file| *file = bytes.to_vec());
         copy
     };
-    for at in 0..epoch.len() {
-        let mut changed = epoch.clone();
-        changed[at] ^= 1 << (at % 8);
-        let error = store.refused(&replaced(&changed), ErrorKind::Corrupt);
+    for at in 0..48 {
+        let change = |blocks: &[usize]| {
+            let mut changed = epoch.clone();
+            blocks.iter().for_each(|block| changed[block * 4096 + at] ^= 1 << (at % 8));
+            replaced(&changed)
+        };
+        let error = store.refused(&change(&[0, 1]), ErrorKind::Corrupt);
         assert!(error.to_string().contains("`epoch`"), "{error}");
         store.refused(&replaced(&epoch[..at]), ErrorKind::Corrupt);
+        // One of the two may have been on its way when the power failed.
+        for block in [0, 1] {
+            let torn = change(&[block]);
+            assert_eq!(store.opened(&torn.open(&store.options).unwrap()), [OPENS; 3], "byte {at} of block {block}");
+            torn.restore_power();
+            assert_eq!(store.opened(&torn.open(&store.options).unwrap()), [OPENS; 3], "byte {at} of block {block}");
+        }
     }
     let other = Directory::new(2);
     other.open(&store.options).unwrap().close().unwrap();

@@ -112,6 +112,7 @@ impl Machine {
                     Answer::Dropped(promise, dropped.map(|()| count))
                 }
             };
+            self.note_room(engine);
             engine.answers.push(answer);
         }
     }

@@ -99,6 +99,11 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// Whether an operation failed because there is no room, on the disk or for its user.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The whole of a small file; `None` if it is missing, an error if it is larger than the limit.
 pub(crate) fn read_small(disk: &dyn Disk, name: &str, limit_bytes: usize) -> io::Result<Option<Vec<u8>>> {
     let file = match disk.open(name) {

@@ -81,6 +81,11 @@ impl SimDisk {
         self.state().faults.push(Fault { from: operation, times, kind });
     }
 
+    /// From now on files may grow by so many bytes in all, or as they like.
+    pub(crate) fn limit_room(&self, bytes: Option<u64>) {
+        self.state().room = bytes;
+    }
+
     /// A copy of all files as they are now, in order of their names.
     pub(crate) fn contents(&self) -> Vec<(String, Vec<u8>)> {
         self.state().names.0.iter().map(|(name, file)| (name.clone(), file.read().current.0.clone())).collect()
@@ -227,6 +232,17 @@ impl SimFile {
     fn turn(&self) -> io::Result<Turn> {
         locked(&self.shared).turn(self.life)
     }
+
+    /// Takes what the file grows by from the room that is left, or gives back what it loses.
+    fn resize(&self, to: impl FnOnce(u64) -> u64) -> io::Result<()> {
+        let from = self.inode.read().current.0.len() as u64;
+        let to = to(from);
+        let mut state = locked(&self.shared);
+        if let Some(room) = state.room {
+            state.room = Some(room.saturating_add(from).checked_sub(to).ok_or(io::ErrorKind::StorageFull)?);
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for SimFile {
@@ -252,6 +268,7 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let turn = self.turn()?;
+        self.resize(|len| len.max(offset.saturating_add(bytes.len() as u64)))?;
         let mut content = self.inode.write();
         let start = content.current.room(offset, bytes.len())?;
         content.current.write(start, bytes);
@@ -263,6 +280,7 @@ impl DiskFile for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let turn = self.turn()?;
+        self.resize(|_| len)?;
         let mut content = self.inode.write();
         let len = content.current.room(len, 0)?;
         content.current.set_len(len);
@@ -293,6 +311,8 @@ struct State {
     operations: u64,
     cut_at: Option<u64>,
     faults: Vec<Fault>,
+    /// Bytes that files may still grow by.
+    room: Option<u64>,
 }
 
 impl State {

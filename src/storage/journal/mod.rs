@@ -50,10 +50,12 @@ use std::sync::Arc;
 
 pub(super) use recovery::open;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{self, Disk, DiskFile};
 use super::io_failed;
 use super::keys::Keys;
+use super::record::STATE_BYTES;
 use super::schema::{FORMAT, JOURNAL_FILE, JOURNAL_FILE_NEW, MAGIC};
+use super::tree::{Fault, no_room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::token::Entropy;
 
@@ -203,6 +205,11 @@ impl Journal {
         self.head.ring_bytes
     }
 
+    /// The longest payload, with a state record to spare.
+    pub(super) fn payload_max(&self) -> usize {
+        usize::try_from(self.ring_bytes() / FRAME_SHARE).unwrap_or(usize::MAX).saturating_sub(FRAME_HEAD + STATE_BYTES)
+    }
+
     /// Whether a payload of so many bytes fits a frame at all.
     pub(super) const fn takes(&self, payload: usize) -> bool {
         frame_bytes(payload) <= self.ring_bytes() / FRAME_SHARE
@@ -222,17 +229,18 @@ impl Journal {
     /// Makes a frame durable; there must be room for it. Blocks for one write and one flush.
     ///
     /// # Errors
-    /// `Unknown`: it may or may not be found again. After `NoRoom`, which a disk gives that keeps no room for what is there
-    /// already, it will not be, and it may be tried again.
-    pub(super) fn append(&mut self, payload: &[u8]) -> Result<()> {
+    /// `Unknown`: it may or may not be found again. After `NoRoom`, which a file system gives that never writes in place, it
+    /// will not be, and it may be tried again.
+    pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), Fault> {
         debug_assert!(self.has_room(payload.len(), 0) && self.takes(payload.len()));
         let mut frame = std::mem::take(&mut self.frame);
         frame.clear();
         let chain = self.lay_out(payload, &mut frame);
         let written = write_round(self.file.as_ref(), &self.head, &frame);
-        let outcome = written.and_then(|()| self.file.sync());
         self.frame = frame;
-        outcome.map_err(|error| Error::new(ErrorKind::Unknown, WRITING).because(error))?;
+        let unknown = |error| Fault::Broken(Error::new(ErrorKind::Unknown, WRITING).because(error));
+        written.map_err(|error| if disk::is_full(&error) { no_room() } else { unknown(error) })?;
+        self.file.sync().map_err(unknown)?;
         self.head.offset += frame_bytes(payload.len());
         self.head.sequence += 1;
         self.head.chain = chain;
