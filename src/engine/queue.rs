@@ -331,6 +331,12 @@ impl Queue {
         Ok(())
     }
 
+    /// Whether somebody waits, and nobody else does.
+    pub(crate) fn has_one_waiter(&self) -> bool {
+        let pending = self.pending.lock();
+        pending.waiters.len() + pending.groups.len() == 1 && pending.key_changes.is_empty()
+    }
+
     /// Takes whatever is left and lets nothing in any more.
     pub(crate) fn shut(&self) -> Pending {
         std::mem::replace(&mut *self.pending.lock(), Pending { shut: true, ..Pending::default() })

@@ -31,8 +31,15 @@ use crate::error::{Error, ErrorKind, Result};
 #[must_use = "the change is on its way, but only waiting tells whether it is durable"]
 pub struct Receipt<T = ()> {
     shared: Arc<Shared<T>>,
-    /// Does the work itself where no worker threads run.
-    drive: Option<Box<dyn Fn() + Send + Sync>>,
+    drive: Option<Drive>,
+}
+
+/// What a receipt can do about its change itself.
+struct Drive {
+    /// Writes what is pending, or leaves it to whoever does.
+    write: Box<dyn Fn() + Send + Sync>,
+    /// Whether a future may do so too: only where no threads run, because it blocks.
+    on_poll: bool,
 }
 
 struct Shared<T> {
@@ -87,13 +94,13 @@ impl<T> Receipt<T> {
         Self { shared: Arc::new(Shared { state, changed: Condvar::new() }), drive: None }
     }
 
-    pub(crate) fn driven_by(mut self, drive: impl Fn() + Send + Sync + 'static) -> Self {
-        self.drive = Some(Box::new(drive));
+    pub(crate) fn driven_by(mut self, on_poll: bool, write: impl Fn() + Send + Sync + 'static) -> Self {
+        self.drive = Some(Drive { write: Box::new(write), on_poll });
         self
     }
 
-    /// Blocks the thread until the change is durable: about one flush of the disk. Do not call it on a thread
-    /// that runs an async executor.
+    /// Blocks the thread until the change is durable: about one flush of the disk, which this thread makes itself if nobody
+    /// else waits for one. Do not call it on a thread that runs an async executor.
     ///
     /// # Errors
     /// [`Gone`](ErrorKind::Gone) when the session ended before the change was written;
@@ -101,7 +108,7 @@ impl<T> Receipt<T> {
     /// there after a restart; [`Storage`](ErrorKind::Storage) when the disk had failed before.
     pub fn blocking_wait(self) -> Result<T> {
         if let Some(drive) = &self.drive {
-            drive();
+            (drive.write)();
         }
         let mut state = self.shared.state.lock();
         loop {
@@ -118,8 +125,8 @@ impl<T> Future for Receipt<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(drive) = &self.drive {
-            drive();
+        if let Some(drive) = self.drive.as_ref().filter(|drive| drive.on_poll) {
+            (drive.write)();
         }
         // Cloned before the lock and dropped after it: a waker is not ours.
         let next = State::Waiting(Some(context.waker().clone()));

@@ -13,6 +13,7 @@ use super::Engine;
 use super::receipt::Receipt;
 use crate::error::{Error, ErrorKind, Result};
 
+const WRITER: &str = "dwell-writer";
 /// The longest sleep of a worker. A wait does not count the time that the machine sleeps, so this is how late a worker
 /// may come after that; waking once a minute costs nothing.
 const NAP_MAX: Duration = Duration::from_secs(60);
@@ -40,7 +41,7 @@ impl Engine {
         };
         self.writer.lock().start_thread(self)?;
         for (name, run) in [
-            ("dwell-writer", Self::run_writer as fn(&Arc<Self>)),
+            (WRITER, Self::run_writer as fn(&Arc<Self>)),
             ("dwell-reaper", Self::run_reaper),
             ("dwell-teller", Self::run_teller),
         ] {
@@ -65,7 +66,10 @@ impl Engine {
         let mut batch_time = Duration::ZERO;
         while self.check_open().is_ok() {
             let begun = self.clock.since_boot();
-            let wake_ms = self.writer.lock().step(self, false);
+            let mut writer = self.writer.lock();
+            let stepped = self.contained(|| writer.step(self, false));
+            drop(writer);
+            let Some(wake_ms) = stepped else { return self.stop(WRITER) };
             let answers = self.answers.len();
             if answers > 0 {
                 let took = self.clock.since_boot().saturating_sub(begun);
@@ -135,15 +139,42 @@ impl Engine {
         while self.write_turn(false).is_some_and(|wake_ms| wake_ms <= self.clock.now_ms()) {}
     }
 
-    /// Where no threads run, waiting for a receipt does the writer's work.
+    /// Waiting for a receipt does the writer's work: always where no threads run, otherwise where that spares two changes
+    /// of threads.
     pub(super) fn driven<T>(self: &Arc<Self>, receipt: Receipt<T>) -> Receipt<T> {
-        if !self.settings.manual_workers {
-            return receipt;
-        }
         let engine = Arc::clone(self);
-        receipt.driven_by(move || {
-            engine.write_turn(false);
+        let manual = self.settings.manual_workers;
+        receipt.driven_by(manual, move || {
+            if manual {
+                engine.write_turn(false);
+            } else {
+                engine.lead();
+            }
         })
+    }
+
+    /// Writes in the place of the writer's thread, for somebody who waits alone while nothing is being written. With others
+    /// waiting, the thread is better at it: the next batch forms while it writes.
+    fn lead(self: &Arc<Self>) {
+        if !self.queue.has_one_waiter() {
+            return;
+        }
+        let Some(mut writer) = self.writer.try_lock() else { return };
+        if self.check_open().is_err() {
+            return;
+        }
+        let led = self.contained(|| writer.step(self, false));
+        drop(writer);
+        match led {
+            Some(_) => self.deliver(),
+            None => self.stop(WRITER),
+        }
+    }
+
+    /// Runs a step, and poisons the engine if it panics, before anybody else gets the lock that is held meanwhile.
+    fn contained<T>(&self, step: impl FnOnce() -> T) -> Option<T> {
+        let outcome = catch_unwind(AssertUnwindSafe(step));
+        outcome.inspect_err(|_| self.health.poison(WRITER)).ok()
     }
 
     /// Stops intake, writes what is left, closes the file. Later calls do nothing.
