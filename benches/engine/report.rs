@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use dwell::Sessions;
@@ -25,9 +26,9 @@ impl Run {
         self.operations as f64 / self.time.as_secs_f64()
     }
 
-    fn percentile_us(&mut self, percent: usize) -> Option<f64> {
+    fn per_mille_us(&mut self, share: usize) -> Option<f64> {
         self.latencies.sort_unstable();
-        let at = self.latencies.len() * percent / 100;
+        let at = self.latencies.len() * share / 1000;
         self.latencies.get(at).map(|latency| latency.as_secs_f64() * 1e6)
     }
 }
@@ -49,12 +50,13 @@ pub(crate) fn row(what: &str, runs: &[Run]) -> f64 {
         totals.map(|totals| median(totals).0)
     };
     let mut runs_sorted = runs.to_vec();
-    let mut percentile = |percent| {
-        let of_runs: Option<Vec<f64>> = runs_sorted.iter_mut().map(|run| run.percentile_us(percent)).collect();
+    let mut per_mille = |share| {
+        let of_runs: Option<Vec<f64>> = runs_sorted.iter_mut().map(|run| run.per_mille_us(share)).collect();
         of_runs.map(|of_runs| median(of_runs).0)
     };
-    if let (Some(half), Some(slow)) = (percentile(50), percentile(99)) {
-        let _ = write!(line, "  p50 {half:.0} us, p99 {slow:.0} us");
+    if let (Some(half), Some(slow)) = (per_mille(500), per_mille(990)) {
+        let slowest = per_mille(999).unwrap_or(slow);
+        let _ = write!(line, "  p50 {half:.0} us, p99 {slow:.0} us, p99.9 {slowest:.0} us");
     }
     if let Some(bytes) = each(|run| run.written_bytes) {
         let _ = write!(line, "  {bytes:.0} B written");
@@ -84,6 +86,7 @@ pub(crate) fn short(rate: f64) -> String {
 
 /// Which machine, which system, which file system, and whether it was quiet.
 pub(crate) fn environment(home: &Path) {
+    let _ = DISK.set(counters_of(home));
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu_info = read("/proc/cpuinfo");
     let cpu = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -126,10 +129,32 @@ pub(crate) fn stats(sessions: &Sessions) {
     note("filled", &text);
 }
 
-/// Bytes that this process has given to the disk, where the system counts them.
+/// Bytes that the disk under the stores was given, by anybody, where the system counts them. What it counts for a process is
+/// whole pieces of its cache, of which a small write in the middle of a file touches a large one.
 pub(crate) fn written_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/io").ok()?;
-    text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok())
+    let text = fs::read_to_string(DISK.get()?.as_ref()?).ok()?;
+    let sectors: u64 = text.split_whitespace().nth(SECTORS_WRITTEN)?.parse().ok()?;
+    Some(sectors * SECTOR_BYTES)
+}
+
+/// The counters of the disk that the stores are on.
+static DISK: OnceLock<Option<PathBuf>> = OnceLock::new();
+const SECTORS_WRITTEN: usize = 6;
+const SECTOR_BYTES: u64 = 512;
+
+#[cfg(unix)]
+fn counters_of(home: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let device = fs::metadata(home).ok()?.dev();
+    let major = (device >> 8 & 0xFFF) | (device >> 32 & !0xFFF);
+    let minor = (device & 0xFF) | (device >> 12 & 0xF_FF00);
+    let path = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"));
+    path.exists().then_some(path)
+}
+
+#[cfg(not(unix))]
+fn counters_of(_home: &Path) -> Option<PathBuf> {
+    None
 }
 
 /// Memory of this process, where the system tells.
