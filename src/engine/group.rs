@@ -256,7 +256,7 @@ impl Engine {
 
     /// Hands a group to the writer.
     fn submit(&self, queued: Queued) {
-        if let Err(queued) = self.queue.push_group(queued) {
+        if let Err(queued) = self.queue.push_group(queued, self.clock.now_ms()) {
             self.abandon(&queued.group);
             queued.promise.keep(Err(closed()));
         }

@@ -197,7 +197,7 @@ impl Engine {
             index: index::Index::new(settings.cache_bytes, Arc::clone(opened.keys.retired())),
             principals: principals::Principals::new(),
             cutoffs: end::Cutoffs::default(),
-            queue: queue::Queue::new(),
+            queue: queue::Queue::new(settings.linger_ms),
             answers: queue::Answers::default(),
             waiting: ended::Waiting::default(),
             events: events::Hub::new(),

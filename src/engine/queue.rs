@@ -31,6 +31,8 @@ pub(crate) struct Queue {
     /// Bytes of changed data that are not on disk, and the part of it that is anonymous.
     bytes: AtomicUsize,
     anonymous_bytes: AtomicUsize,
+    /// Whoever waits does so for others to come, this long.
+    linger_ms: u64,
     pub(crate) bell: Bell,
 }
 
@@ -52,6 +54,8 @@ pub(crate) struct Pending {
     pub(crate) key_changes: Vec<KeyChange>,
     /// Somebody waits for the next batch.
     pub(crate) urgent: bool,
+    /// Since when, in engine milliseconds.
+    urgent_since_ms: u64,
     /// When the first change came in that nobody waits for, in engine milliseconds.
     pub(crate) behind_since_ms: Option<u64>,
     /// Some of the rows to be swept are of sessions that ran out while nothing ran.
@@ -181,11 +185,12 @@ const ANONYMOUS_SHARE: usize = 4;
 pub(crate) const WRITE_BEHIND_MS: u64 = 1000;
 
 impl Queue {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(linger_ms: u64) -> Self {
         Self {
             pending: Mutex::new(Pending::default()),
             bytes: AtomicUsize::new(0),
             anonymous_bytes: AtomicUsize::new(0),
+            linger_ms,
             bell: Bell::new(),
         }
     }
@@ -286,19 +291,19 @@ impl Queue {
     }
 
     /// Queues a group, or gives it back if nobody will write it.
-    pub(crate) fn push_group(&self, group: Queued) -> Result<(), Queued> {
-        self.push_urgent(group, |pending| &mut pending.groups)
+    pub(crate) fn push_group(&self, group: Queued, now_ms: u64) -> Result<(), Queued> {
+        self.push_urgent(group, now_ms, |pending| &mut pending.groups)
     }
 
     /// Asks to be told when everything pushed so far is durable. If nobody will write it, the waiter is dropped, and
     /// the promise in it with it.
-    pub(crate) fn push_waiter(&self, waiter: Waiter) {
-        drop(self.push_urgent(waiter, |pending| &mut pending.waiters));
+    pub(crate) fn push_waiter(&self, waiter: Waiter, now_ms: u64) {
+        drop(self.push_urgent(waiter, now_ms, |pending| &mut pending.waiters));
     }
 
     /// Queues a change of the server keys. If nobody will make it, whoever waits for it is told so.
-    pub(crate) fn push_key_change(&self, change: KeyChange) {
-        drop(self.push_urgent(change, |pending| &mut pending.key_changes));
+    pub(crate) fn push_key_change(&self, change: KeyChange, now_ms: u64) {
+        drop(self.push_urgent(change, now_ms, |pending| &mut pending.key_changes));
     }
 
     fn push_behind(&self, now_ms: u64, push: impl FnOnce(&mut Pending)) {
@@ -318,14 +323,16 @@ impl Queue {
         }
     }
 
-    fn push_urgent<T>(&self, item: T, list: impl FnOnce(&mut Pending) -> &mut Vec<T>) -> Result<(), T> {
+    fn push_urgent<T>(&self, item: T, now_ms: u64, list: impl FnOnce(&mut Pending) -> &mut Vec<T>) -> Result<(), T> {
         {
             let mut pending = self.pending.lock();
             if pending.shut {
                 return Err(item);
             }
             list(&mut pending).push(item);
-            pending.urgent = true;
+            if !pending.urgent {
+                (pending.urgent, pending.urgent_since_ms) = (true, now_ms);
+            }
         }
         self.bell.ring();
         Ok(())
@@ -342,14 +349,15 @@ impl Queue {
         std::mem::replace(&mut *self.pending.lock(), Pending { shut: true, ..Pending::default() })
     }
 
-    /// Takes everything if it is time to: somebody waits, or changes are older than a second, or `force`.
+    /// Takes everything if it is time to: somebody has waited for long enough, or changes are older than a second, or `force`.
     /// Otherwise returns when it will be, if ever.
     pub(crate) fn take(&self, now_ms: u64, force: bool) -> Result<Pending, Option<u64>> {
         let mut pending = self.pending.lock();
         let behind_ms = pending.behind_since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS));
         let touches_ms = pending.touches.iter().map(|flush| flush.due_ms).min();
-        let due_ms = [behind_ms, touches_ms].into_iter().flatten().min();
-        if pending.urgent || force || due_ms.is_some_and(|due| due <= now_ms) {
+        let urgent_ms = pending.urgent.then(|| pending.urgent_since_ms.saturating_add(self.linger_ms));
+        let due_ms = [behind_ms, touches_ms, urgent_ms].into_iter().flatten().min();
+        if force || due_ms.is_some_and(|due| due <= now_ms) {
             let shut = pending.shut;
             return Ok(std::mem::replace(&mut *pending, Pending { shut, ..Pending::default() }));
         }
@@ -426,5 +434,25 @@ impl Bell {
             Some(patience) => drop(self.heard.recv_timeout(patience)),
             None => drop(self.heard.recv()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_lingers_for_others_and_no_longer_than_that() {
+        let queue = Queue::new(20);
+        assert_eq!(queue.take(100, false).err(), Some(None), "nothing is there");
+        queue.push_waiter(Box::new(|_| {}), 100);
+        assert!(queue.has_one_waiter());
+        queue.push_waiter(Box::new(|_| {}), 115);
+        assert!(!queue.has_one_waiter());
+        assert_eq!(queue.take(119, false).err(), Some(Some(120)), "counted from the first");
+        assert_eq!(queue.take(120, false).unwrap().waiters.len(), 2);
+        queue.push_waiter(Box::new(|_| {}), 130);
+        assert_eq!(queue.take(140, false).err(), Some(Some(150)), "anew for the next");
+        assert!(queue.take(140, true).is_ok());
     }
 }

@@ -14,6 +14,7 @@ use super::events::{Happening, Refusal, Why};
 use super::group::{SignInRequest, key_was_dropped};
 use super::health::full;
 use super::principals::Locked;
+use super::queue::Waiter;
 use super::receipt::{Receipt, promise};
 use super::slot::{ListId, Slot, SlotId};
 use crate::error::{Error, ErrorKind, Result};
@@ -205,21 +206,23 @@ impl Engine {
         };
         let (promise, receipt) = promise();
         let cell = Arc::clone(cell);
-        self.queue.push_waiter(Box::new(move |result| {
+        let waiter: Waiter = Box::new(move |result| {
             promise.keep(match result {
                 Ok(()) => saved(&cell, wanted),
                 Err(failure) => Err(failure.error()),
             });
-        }));
+        });
+        self.queue.push_waiter(waiter, self.clock.now_ms());
         Ok(self.driven(receipt))
     }
 
     /// A receipt for everything that was queued before, with a value to hand out then.
     pub(super) fn when_durable<T: Send + 'static>(self: &Arc<Self>, value: T) -> Receipt<T> {
         let (promise, receipt) = promise();
-        self.queue.push_waiter(Box::new(move |result| {
+        let waiter: Waiter = Box::new(move |result| {
             promise.keep(result.map(|()| value).map_err(|failure| failure.error()));
-        }));
+        });
+        self.queue.push_waiter(waiter, self.clock.now_ms());
         self.driven(receipt)
     }
 

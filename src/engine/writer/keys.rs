@@ -34,7 +34,7 @@ impl Engine {
     pub(crate) fn rotate_key(self: &Arc<Self>) -> Result<Receipt<u8>> {
         self.check_durable()?;
         let (promise, receipt) = promise();
-        self.queue.push_key_change(KeyChange::Rotate(promise));
+        self.queue.push_key_change(KeyChange::Rotate(promise), self.clock.now_ms());
         Ok(self.driven(receipt))
     }
 
@@ -67,7 +67,7 @@ impl Engine {
             self.counters.revoked.add(count);
         }
         let (promise, receipt) = promise();
-        self.queue.push_key_change(KeyChange::Drop { id, count, promise });
+        self.queue.push_key_change(KeyChange::Drop { id, count, promise }, self.clock.now_ms());
         Ok(self.driven(receipt))
     }
 
