@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::Result;
 use crate::options::Options;
 use crate::sessions::Sessions;
+pub use crate::storage::Planted;
 use crate::storage::disk::SimDisk;
 use crate::token::{Draws, SeededEntropy};
 
@@ -106,6 +107,11 @@ impl Directory {
     /// Removes a file from outside.
     pub fn remove(&self, name: &str) {
         self.disk.remove_file(name);
+    }
+
+    /// The engine is to make this mistake from now on, so that a test can see that it is caught.
+    pub fn plant(&self, mistake: Planted) {
+        self.disk.plant(mistake);
     }
 
     /// From now on this seed decides what a power cut leaves.

@@ -25,6 +25,7 @@ mod key_file;
 mod keys;
 mod open;
 mod overlay;
+mod planted;
 pub(crate) mod port;
 #[cfg(feature = "sim")]
 pub(crate) mod probe;
@@ -41,6 +42,8 @@ use credit::Credits;
 
 pub(crate) use keys::{KeySet, Keys, Ring, WrapBinding};
 pub(crate) use open::{Opened, Sizes, open};
+#[cfg(feature = "sim")]
+pub use planted::Planted;
 pub(crate) use reader::{Reader, Scanned};
 use record::{Checkpoint, Cutoff, Header, PrincipalRef, Row};
 pub(crate) use writer::Writer;

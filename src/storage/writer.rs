@@ -16,6 +16,7 @@ use super::disk::Disk;
 use super::effects::Effects;
 use super::journal::{Journal, Position};
 use super::overlay::{Layers, Overlay};
+use super::planted::Planted;
 use super::record::{CutoffBytes, PrincipalRef, State};
 use super::schema::CUTOFFS;
 use super::tree::{Fault, Tree, no_room};
@@ -248,6 +249,7 @@ impl Writer {
     fn job(&self, overlays: Vec<Arc<Overlay>>, state: &State, extra: Extra) -> Job {
         let Extra { everything_ends, keys, dropped_key } = extra;
         let position = self.journal.as_ref().map(|journal| journal.position().encode(&self.keys).to_vec());
+        let is_noted = !self.disk.plants(Planted::ReplayNotNoted);
         Job {
             tree: Arc::clone(&self.tree),
             overlays,
@@ -256,7 +258,7 @@ impl Writer {
             dropped_key,
             state: state.encode(self.keys.store_id(), self.keys.store()).to_vec(),
             quick_repair: position.is_some(),
-            position,
+            position: position.filter(|_| is_noted),
         }
     }
 
@@ -268,6 +270,10 @@ impl Writer {
             return Ok(());
         }
         let position = journal.position();
+        if self.disk.plants(Planted::FreedTooEarly) {
+            self.journal.iter_mut().for_each(|journal| journal.free(&position));
+            return Ok(());
+        }
         let sealed = self.layers.write().seal();
         let job = self.job(vec![sealed], &self.state, Extra::default());
         self.running = Some(position);

@@ -1,6 +1,8 @@
 //! The whole engine under power cuts; the simulator is in `support/power`.
 
-use crate::support::power::{CUTS_PER_RUN, run};
+use dwell::sim::Planted;
+
+use crate::support::power::{CUTS_PER_RUN, run, run_with};
 
 /// Runs seeds from `first` on until there were this many power cuts.
 fn cuts(first: u64, cuts: u32) {
@@ -22,3 +24,23 @@ fn five_hundred_power_cuts_break_no_promise() {
 fn five_hundred_other_power_cuts_break_no_promise() {
     cuts(1_000_000, 500);
 }
+
+/// What the simulation is worth: it finds each of these within so many runs.
+#[test]
+fn mistakes_in_the_journal_are_caught() {
+    let mistakes = [
+        Planted::UnflushedFrame,
+        Planted::StaleFrame,
+        Planted::FreedTooEarly,
+        Planted::ReplayNotNoted,
+        Planted::CheckNotChecked,
+    ];
+    for mistake in mistakes {
+        let caught =
+            (0..RUNS_TO_CATCH).find_map(|seed| run_with(seed, mistake).err().map(|violation| (seed, violation)));
+        let (seed, violation) = caught.unwrap_or_else(|| panic!("{mistake:?} is not caught"));
+        println!("{mistake:?} is caught by seed {seed}: {}", violation.0.lines().next().unwrap_or_default());
+    }
+}
+
+const RUNS_TO_CATCH: u64 = 200;

@@ -14,6 +14,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::planted::Planted;
+
 mod image;
 mod real;
 mod sim;
@@ -54,6 +56,11 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Makes all earlier `create`, `rename` and `remove` durable.
     fn sync_directory(&self) -> io::Result<()>;
+
+    /// Whether a test wants this mistake to be made.
+    fn plants(&self, _mistake: Planted) -> bool {
+        false
+    }
 }
 
 /// One open file. Its methods may be called from several threads at once.

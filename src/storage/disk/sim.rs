@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::image::{Change, Content, Copies, Image, Inode, NameChange, Names, Random};
-use super::{Disk, DiskFile, check_name};
+use super::{Disk, DiskFile, Planted, check_name};
 
 /// A simulated disk. Clones are handles of the same disk.
 ///
@@ -109,6 +109,11 @@ impl SimDisk {
         let removed = state.names.0.remove(name).is_some();
         state.settle_names();
         removed
+    }
+
+    /// The engine is to make a mistake.
+    pub(crate) fn plant(&self, mistake: Planted) {
+        self.state().planted = Some(mistake);
     }
 
     /// From now on the seed decides what survives.
@@ -220,6 +225,10 @@ impl Disk for SimDisk {
         state.settle_names();
         Ok(())
     }
+
+    fn plants(&self, mistake: Planted) -> bool {
+        self.state().planted == Some(mistake)
+    }
 }
 
 struct SimFile {
@@ -313,6 +322,7 @@ struct State {
     faults: Vec<Fault>,
     /// Bytes that files may still grow by.
     room: Option<u64>,
+    planted: Option<Planted>,
 }
 
 impl State {

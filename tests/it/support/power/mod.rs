@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use dwell::sim::Directory;
+use dwell::sim::{Directory, Planted};
 use dwell::{AtLimit, ErrorKind, Field, ManualClock, Options, Result, Session, SessionId, Sessions, Token};
 
 /// Power cuts in the life of one directory.
@@ -28,7 +28,18 @@ pub(crate) struct Violation(pub(crate) String);
 
 /// Runs one directory through its power cuts.
 pub(crate) fn run(seed: u64) -> std::result::Result<(), Violation> {
-    let mut run = Run::new(seed);
+    lead_through(Run::new(seed), seed)
+}
+
+/// The same with a mistake in the engine.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the tests only"))]
+pub(crate) fn run_with(seed: u64, mistake: Planted) -> std::result::Result<(), Violation> {
+    let run = Run::new(seed);
+    run.directory.plant(mistake);
+    lead_through(run, seed)
+}
+
+fn lead_through(mut run: Run, seed: u64) -> std::result::Result<(), Violation> {
     let outcome = catch_unwind(AssertUnwindSafe(|| run.lives()));
     let outcome = outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
