@@ -46,8 +46,9 @@ pub enum ErrorKind {
     Throttled,
     /// The disk failed while the change was on its way to it: it may be there after a restart, or not.
     Unknown,
-    /// Storage does not work any more, and says why in the cause. Sessions in memory go on; durable changes
-    /// are refused until the process restarts with a healthy disk.
+    /// The disk is full, or storage does not work any more; the message says which. Sessions go on. On a full disk they
+    /// are still ended durably, anything new is refused, and it goes on by itself when there is room; otherwise
+    /// durable changes are refused until the process restarts with a healthy disk.
     Storage,
     /// The session lives in memory only, so it cannot be saved.
     NotDurable,

@@ -106,6 +106,10 @@ impl Overlay {
         self.deleted.range(..=row).next_back().is_some_and(|(_, &last)| row <= last)
     }
 
+    pub(super) fn deleted_rows(&self) -> u64 {
+        self.deleted.iter().map(|(first, last)| last - first + 1).sum()
+    }
+
     fn patch(&self, row: u64) -> Option<Patch> {
         if self.has_deleted(row) {
             return Some(Patch::Deleted);

@@ -3,6 +3,7 @@
 //! It knows nothing. Invariant: a disk of the operating system never asks for one.
 
 /// A mistake in the journal.
+#[cfg_attr(not(feature = "sim"), expect(unreachable_pub, reason = "public in `sim` only"))]
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {

@@ -71,9 +71,10 @@ const WHAT: &str = "failed to write `store.redb`";
 const ROWS_AFTER_COPY: u64 = 1 << 32;
 /// A checkpoint begins when the ring is filled to one part in this many,
 const FULL_SHARE: u64 = 2;
-/// and in a quiet moment when it is to one in this many. Each checkpoint costs some 50 KB besides what it brings, so a few
-/// frames are not worth one.
-const QUIET_SHARE: u64 = 32;
+/// and in a quiet moment when it is to one in this many, or so many rows wait to be deleted. Each checkpoint costs some 50 KB
+/// besides what it brings, so a few frames are not worth one.
+const QUIET_SHARE: u64 = 8;
+const QUIET_ROWS: u64 = 10_000;
 /// One part in this many of the ring is kept for what ends sessions, so that they can be ended on a full disk.
 const RESERVE_SHARE: u64 = 4;
 
@@ -350,7 +351,8 @@ impl Writer {
             return Ok(());
         }
         if let Some(journal) = &self.journal {
-            let is_worth_it = journal.used() >= journal.ring_bytes() / QUIET_SHARE;
+            let is_worth_it = journal.used() >= journal.ring_bytes() / QUIET_SHARE
+                || self.layers.read().current.deleted_rows() >= QUIET_ROWS;
             let begun = if is_worth_it { self.checkpoint() } else { Ok(()) };
             return begun.map_err(|fault| self.note(fault));
         }
