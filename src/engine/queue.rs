@@ -344,6 +344,12 @@ impl Queue {
         pending.waiters.len() + pending.groups.len() == 1 && pending.key_changes.is_empty()
     }
 
+    /// Whether an end of a session waits to be written.
+    pub(crate) fn has_ends(&self) -> bool {
+        let pending = self.pending.lock();
+        !pending.dead.is_empty() || !pending.cutoffs.is_empty()
+    }
+
     /// Takes whatever is left and lets nothing in any more.
     pub(crate) fn shut(&self) -> Pending {
         std::mem::replace(&mut *self.pending.lock(), Pending { shut: true, ..Pending::default() })

@@ -36,6 +36,8 @@ pub(crate) struct Machine {
     stamped_ms: u64,
     /// When to look for room again on a full disk.
     look_again_ms: Option<u64>,
+    /// There was no room for ends of sessions either.
+    is_stuck: bool,
 }
 
 /// After this long without a write, the file is left so that the next start need not walk it.
@@ -66,7 +68,15 @@ impl Machine {
     pub(crate) fn new(storage: storage::Writer, now_ms: u64) -> Self {
         let sweep = Sweep::default();
         let (ran_out_before, unsettled_since_ms, look_again_ms) = (false, None, None);
-        Self { storage: Some(storage), sweep, ran_out_before, unsettled_since_ms, stamped_ms: now_ms, look_again_ms }
+        Self {
+            storage: Some(storage),
+            sweep,
+            ran_out_before,
+            unsettled_since_ms,
+            stamped_ms: now_ms,
+            look_again_ms,
+            is_stuck: false,
+        }
     }
 
     /// Lets the store be written to, once it was found to be whole.
@@ -202,7 +212,7 @@ impl Machine {
             // Names that events need stay until they are read.
             while engine.hand_on_events() {}
             self.write(engine, pending);
-            if self.is_full() {
+            if self.is_full() && (self.is_stuck || !engine.queue.has_ends()) {
                 // The rest would be put back again and again.
                 looked = looked.and_then(|()| Err(full()));
                 break;
@@ -222,13 +232,10 @@ impl Machine {
 
 impl Engine {
     pub(super) fn empty_batch(&self) -> Batch {
-        Batch { credits: self.ledger.take_changed(), ..self.stamped_batch() }
-    }
-
-    fn stamped_batch(&self) -> Batch {
         Batch {
             next_row: self.next_row.load(std::sync::atomic::Ordering::SeqCst) + ROW_RESERVE,
             clock: self.clock.checkpoint(),
+            credits: self.ledger.take_changed(),
             ..Batch::default()
         }
     }
@@ -322,10 +329,13 @@ impl Engine {
                 built.batch.deletes.extend(old.iter().filter(written).map(|old| old.row));
                 built.batch.deletes.extend(evicted.iter().copied());
                 built.batch.ends_sessions |= built.batch.deletes.len() > ended;
-                if let Some(name) = sealed_name
-                    && self.principals.lock(group.principal()).claim_name()
-                {
-                    built.batch.principals.push((group.principal(), Some(name.clone())));
+                if self.principals.lock(group.principal()).claim_name() {
+                    let name = match sealed_name {
+                        Some(name) => name.clone(),
+                        // It was to be written by another sign-in, for which there was no room.
+                        None => self.seal_name_of(group.principal(), new)?,
+                    };
+                    built.batch.principals.push((group.principal(), Some(name)));
                 }
             }
             Kind::Rotation { cell, header, wrap, .. } => {
@@ -338,6 +348,11 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn seal_name_of(&self, principal: PrincipalRef, cell: &Cell) -> Result<Vec<u8>> {
+        let name = cell.lock().principal.clone().ok_or_else(|| Error::corrupt("a sign-in without a name"))?;
+        self.keys.seal_name(principal, &name, self.entropy.as_ref())
     }
 
     fn rotated(&self, put: Put, header: &Header, wrap: &crate::seal::Wrap) -> Put {

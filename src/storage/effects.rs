@@ -100,10 +100,11 @@ impl Effects {
         Ok(effects)
     }
 
-    /// Whether there is more on disk after it than before, and not only the end of something.
+    /// Whether there is more on disk after it than before, and not only the end of something. The record of credits is small,
+    /// and goes with the clock.
     pub(super) fn grows(&self) -> bool {
         let named = self.names.iter().any(|(_, name)| name.is_some());
-        named || !self.rows.is_empty() || !self.touches.is_empty() || self.credits.is_some()
+        named || !self.rows.is_empty() || !self.touches.is_empty()
     }
 
     /// As the payload of a frame.

@@ -128,6 +128,7 @@ pub(super) struct Layers {
 impl Layers {
     /// Puts everything aside for a checkpoint.
     pub(super) fn seal(&mut self) -> Arc<Overlay> {
+        debug_assert!(self.sealed.is_none(), "one checkpoint at a time");
         let sealed = Arc::new(std::mem::take(&mut self.current));
         self.sealed = Some(Arc::clone(&sealed));
         sealed

@@ -75,8 +75,19 @@ const FULL_SHARE: u64 = 2;
 /// besides what it brings, so a few frames are not worth one.
 const QUIET_SHARE: u64 = 8;
 const QUIET_ROWS: u64 = 10_000;
-/// One part in this many of the ring is kept for what ends sessions, so that they can be ended on a full disk.
-const RESERVE_SHARE: u64 = 4;
+/// Kept for what ends sessions, so that they can be ended on a full disk: a quarter of a small ring, an eighth of a large one,
+/// where the rest is needed while a checkpoint is under way.
+const fn reserve(ring_bytes: u64) -> u64 {
+    let (eighth, quarter) = (ring_bytes / 8, ring_bytes / 4);
+    if eighth > RESERVE_BYTES {
+        eighth
+    } else if quarter > RESERVE_BYTES {
+        RESERVE_BYTES
+    } else {
+        quarter
+    }
+}
+const RESERVE_BYTES: u64 = 1 << 20;
 
 impl Writer {
     pub(super) fn new(disk: Arc<dyn Disk>, keys: Arc<Keys>, parts: Parts) -> Self {
@@ -108,6 +119,7 @@ impl Writer {
     /// nothing may be written.
     pub(crate) fn take_over(&mut self) -> Result<()> {
         self.tree.release()?;
+        self.journal.iter_mut().try_for_each(Journal::affirm)?;
         self.finish_rotation()
     }
 
@@ -149,6 +161,14 @@ impl Writer {
     pub(crate) fn apply(&mut self, batch: &Batch) -> Result<()> {
         self.check_usable()?;
         self.collect()?;
+        // Stays so if the rest panics.
+        self.failed = true;
+        let applied = self.apply_checked(batch);
+        self.failed = matches!(applied, Err(Fault::Broken(_)));
+        applied.map_err(|fault| self.note(fault))
+    }
+
+    fn apply_checked(&mut self, batch: &Batch) -> Result<(), Fault> {
         let mut state = self.state;
         state.next_row = state.next_row.max(batch.next_row);
         state.commits += 1;
@@ -156,15 +176,13 @@ impl Writer {
         let raise = batch.ends_sessions && !self.raised;
         state.epoch += u64::from(raise);
         state.epoch_due = !(self.raised || raise);
-        self.write(batch, state).map_err(|fault| self.note(fault))?;
+        self.write(batch, state)?;
         if let Some(record) = &batch.keys {
             self.wrapped.clone_from(record);
         }
         if raise {
-            if let Err(error) = epoch::write(self.disk.as_ref(), &self.keys, state.epoch) {
-                self.failed = true;
-                return Err(Error::new(ErrorKind::Unknown, WHAT).because(error));
-            }
+            let unknown = |error| Fault::Broken(Error::new(ErrorKind::Unknown, WHAT).because(error));
+            epoch::write(self.disk.as_ref(), &self.keys, state.epoch).map_err(unknown)?;
             self.raised = true;
         }
         Ok(())
@@ -203,7 +221,7 @@ impl Writer {
             return Err(no_room());
         }
         let ring = self.journal.as_ref().map_or(0, Journal::ring_bytes);
-        let spare = if grows { ring / RESERVE_SHARE } else { 0 };
+        let spare = if grows { reserve(ring) } else { 0 };
         while !self.journal.as_ref().is_some_and(|journal| journal.has_room(payload.len(), spare)) {
             self.checkpoint()?;
             self.wait()?;
@@ -225,26 +243,23 @@ impl Writer {
         let state = effects.state;
         let mut above = Overlay::default();
         above.absorb(effects);
-        let above = Arc::new(above);
-        let before = self.layers.write().seal();
-        let job = self.job(vec![before, Arc::clone(&above)], &state, extra);
-        // Seen by whoever reads from here on: nobody asks for a row before its batch is acknowledged.
-        self.layers.write().current = Arc::unwrap_or_clone(above);
+        // Whoever reads waits: until it is over, nobody knows which of the two counts.
+        let layers = Arc::clone(&self.layers);
+        let mut layers = layers.write();
+        let before = Arc::new(std::mem::take(&mut layers.current));
+        let job = self.job(vec![Arc::clone(&before), Arc::new(above)], &state, extra);
         let outcome = job.run();
         drop(job);
-        let mut layers = self.layers.write();
-        if outcome.is_ok() {
-            *layers = Layers::default();
-            if let Some(journal) = &mut self.journal {
-                journal.free(&journal.position());
-            }
-            self.state = state;
-            (self.settled, self.full) = (self.journal.is_some(), false);
-        } else {
-            layers.current = Overlay::default();
-            layers.unseal();
+        if outcome.is_err() {
+            layers.current = Arc::unwrap_or_clone(before);
+            return outcome;
         }
-        outcome
+        if let Some(journal) = &mut self.journal {
+            journal.free(&journal.position());
+        }
+        self.state = state;
+        (self.settled, self.full) = (self.journal.is_some(), false);
+        Ok(())
     }
 
     fn job(&self, overlays: Vec<Arc<Overlay>>, state: &State, extra: Extra) -> Job {

@@ -30,7 +30,7 @@ impl Machine {
     /// again.
     pub(super) fn look_for_room(&mut self, engine: &Engine) -> Option<u64> {
         let now_ms = engine.clock.now_ms();
-        let is_due = self.look_again_ms.is_none_or(|due| due <= now_ms);
+        let is_due = self.look_again_ms.is_some_and(|due| due <= now_ms);
         let storage = self.storage.as_mut()?;
         let looked = storage
             .collect()
@@ -39,11 +39,12 @@ impl Machine {
             engine.health.degrade(&error);
         }
         self.note_room(engine);
-        if !self.is_full() {
-            self.look_again_ms = None;
-        } else if is_due {
-            self.look_again_ms = Some(now_ms + LOOK_MS);
-        }
+        // Not at once after it was found full, so that what waits is not tried again and again.
+        self.look_again_ms = match self.look_again_ms {
+            _ if !self.is_full() => None,
+            Some(due) if !is_due => Some(due),
+            _ => Some(now_ms + LOOK_MS),
+        };
         self.look_again_ms
     }
 
@@ -112,18 +113,23 @@ impl Machine {
             cutoffs: engine.resolve_cutoffs(&mut pending.cutoffs),
             deletes: pending.dead,
             ends_sessions: pending.ends_sessions,
-            ..engine.stamped_batch()
+            ..engine.empty_batch()
         };
         let Some(storage) = self.storage.as_mut().filter(|_| !batch.is_empty()) else { return Ok(()) };
         let result = storage.apply(&batch);
         match result {
             Ok(()) => {
+                self.is_stuck = false;
                 self.note_commit(engine);
                 engine.counters.commits.add(1);
                 if is_all { Ok(()) } else { Err(Failure::from(&full())) }
             }
             Err(error) if self.is_clean() => {
+                self.is_stuck = true;
                 put_back(batch.deletes, pending.cutoffs);
+                if batch.credits.is_some() {
+                    engine.ledger.give_back();
+                }
                 Err(Failure::from(&error))
             }
             Err(error) => Err(engine.health.degrade(&error)),

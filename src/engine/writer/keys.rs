@@ -126,7 +126,9 @@ impl Machine {
                 drop(engine.health.degrade(error));
             }
             _ if engine.counters.commits.get() > commits => self.note_commit(engine),
-            _ => {}
+            // The record of credits may have been to go along.
+            Err(_) => engine.ledger.give_back(),
+            Ok(_) => {}
         }
         outcome
     }
