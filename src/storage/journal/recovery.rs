@@ -160,3 +160,173 @@ impl Journal {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Position, create};
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::storage::disk::SimDisk;
+    use crate::storage::key_file::KeyFile;
+    use crate::time::Timestamp;
+    use crate::token::OsEntropy;
+
+    const RING: u64 = 64 * 1024;
+
+    fn keys() -> Arc<Keys> {
+        let file = KeyFile::create(Timestamp::from_unix_ms(0), &OsEntropy).unwrap();
+        Arc::new(Keys::create(&file, &OsEntropy).unwrap().0)
+    }
+
+    /// A ring, and from where on it counts.
+    struct Bench {
+        disk: SimDisk,
+        keys: Arc<Keys>,
+        from: Position,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (disk, keys) = (SimDisk::simulated(1), keys());
+            let from = create(&disk, RING, &keys, &OsEntropy).unwrap();
+            Self { disk, keys, from }
+        }
+
+        fn open(&self) -> Result<(Journal, Vec<Vec<u8>>)> {
+            let mut found = Vec::new();
+            let journal = open(&self.disk, &self.keys, self.from, &mut |payload| {
+                found.push(payload.to_vec());
+                Ok(())
+            })?;
+            Ok((journal, found))
+        }
+
+        fn flip(&self, at: u64, bit: u8) {
+            let at = usize::try_from(at).unwrap();
+            self.disk.overwrite(JOURNAL_FILE, |bytes| bytes[at] ^= 1 << bit);
+        }
+    }
+
+    fn random(state: &mut u64, below: u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state % below
+    }
+
+    #[test]
+    fn whenever_it_is_opened_it_has_the_frames_since_the_position_and_goes_on() {
+        let (mut bench, mut seed) = (Bench::new(), 9);
+        let (mut journal, _) = bench.open().unwrap();
+        // Payloads since the position, each with the position behind it.
+        let mut since: Vec<(Vec<u8>, Position)> = Vec::new();
+        for step in 0..3000_u32 {
+            let most = journal.payload_max() as u64 + 100;
+            let payload = vec![step.to_le_bytes()[0]; usize::try_from(random(&mut seed, most)).unwrap()];
+            if journal.takes(payload.len()) && journal.has_room(payload.len(), 0) {
+                journal.append(&payload).unwrap();
+                since.push((payload, journal.position()));
+            } else if !since.is_empty() {
+                let taken = usize::try_from(random(&mut seed, since.len() as u64)).unwrap() + 1;
+                bench.from = since[taken - 1].1;
+                since.drain(..taken);
+                journal.free(&bench.from);
+            }
+            if random(&mut seed, 10) == 0 {
+                bench.disk.restore_power();
+                let (opened, found) = bench.open().unwrap();
+                assert!(found.iter().eq(since.iter().map(|(payload, _)| payload)), "step {step}");
+                assert_eq!((opened.position(), opened.used()), (journal.position(), journal.used()));
+                journal = opened;
+            }
+        }
+        assert!(journal.position().offset > 20 * RING, "many times round");
+    }
+
+    #[test]
+    fn a_ring_that_is_full_to_the_last_block_is_read_whole() {
+        let bench = Bench::new();
+        let (mut journal, _) = bench.open().unwrap();
+        // The largest that fits an eighth of the ring, eight times.
+        let payload = vec![7; (RING / 8) as usize - FRAME_HEAD];
+        assert!(journal.takes(payload.len()) && !journal.takes(payload.len() + 1));
+        while journal.has_room(payload.len(), 0) {
+            journal.append(&payload).unwrap();
+        }
+        assert_eq!(journal.used(), RING);
+        let (again, found) = bench.open().unwrap();
+        assert_eq!((found.len(), again.used()), (8, RING));
+        assert!(!again.has_room(0, 0));
+    }
+
+    #[test]
+    fn a_damaged_frame_is_the_end_if_it_is_the_last_and_a_hole_if_it_is_not() {
+        let bench = Bench::new();
+        let (mut journal, _) = bench.open().unwrap();
+        let begins: Vec<u64> = (0..3_u8)
+            .map(|number| {
+                let begins = BLOCK + journal.position().offset;
+                journal.append(&[number; 5000]).unwrap();
+                begins
+            })
+            .collect();
+        for (number, begins) in begins.iter().enumerate() {
+            // Each part of the head, the first and the last byte of the payload.
+            for part in [0, 16, 24, 32, 40, CHECKED as u64, FRAME_HEAD as u64, FRAME_HEAD as u64 + 4999] {
+                bench.flip(begins + part, 3);
+                match bench.open() {
+                    Ok((_, found)) => assert_eq!((number, found.len()), (2, 2), "byte {part}"),
+                    Err(error) => {
+                        assert!(number < 2, "byte {part}: {error}");
+                        assert_eq!(error.kind(), ErrorKind::Corrupt);
+                        assert!(error.to_string().contains("`journal`"), "{error}");
+                    }
+                }
+                bench.flip(begins + part, 3);
+            }
+        }
+        assert_eq!(bench.open().unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn a_file_that_does_not_go_with_the_store_is_refused_by_name() {
+        let bench = Bench::new();
+        bench.open().unwrap().0.append(b"something").unwrap();
+        let refused = |bench: &Bench, kind: ErrorKind| {
+            let error = bench.open().unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains("`journal`"), "{error}");
+        };
+        for (byte, kind) in
+            [(0, ErrorKind::Corrupt), (8, ErrorKind::Format), (16, ErrorKind::Corrupt), (48, ErrorKind::Corrupt)]
+        {
+            bench.flip(byte, 0);
+            refused(&bench, kind);
+            bench.flip(byte, 0);
+        }
+        bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes.push(0));
+        refused(&bench, ErrorKind::Corrupt);
+        // Made again for the same store: another pair.
+        create(&bench.disk, RING, &bench.keys, &OsEntropy).unwrap();
+        refused(&bench, ErrorKind::Corrupt);
+        // Another store's.
+        create(&bench.disk, RING, &keys(), &OsEntropy).unwrap();
+        refused(&bench, ErrorKind::Corrupt);
+        bench.disk.remove_file(JOURNAL_FILE);
+        refused(&bench, ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_frame_found_is_written_again_before_anything_depends_on_it() {
+        let bench = Bench::new();
+        bench.open().unwrap().0.append(&[1; 100]).unwrap();
+        let before = bench.disk.operations();
+        let (mut journal, _) = bench.open().unwrap();
+        assert_eq!(bench.disk.operations(), before, "reading changes nothing");
+        journal.affirm().unwrap();
+        assert_eq!(bench.disk.operations(), before + 2, "one write, one flush");
+        journal.affirm().unwrap();
+        assert_eq!(bench.disk.operations(), before + 2, "once");
+        assert_eq!(bench.open().unwrap().1, [vec![1; 100]]);
+    }
+}
