@@ -109,6 +109,12 @@ impl Directory {
         self.disk.remove_file(name);
     }
 
+    /// From now on a flush that fails leaves what it was to bring to be read, and no later one brings it to the disk, as
+    /// operating systems do.
+    pub fn forget_failed_flushes(&self) {
+        self.disk.forget_failed_flushes();
+    }
+
     /// The engine is to make this mistake from now on, so that a test can see that it is caught.
     pub fn plant(&self, mistake: Planted) {
         self.disk.plant(mistake);

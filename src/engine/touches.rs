@@ -6,7 +6,7 @@
 //! get one of their own.
 //!
 //! Invariants: a stored time is never later than the true one, and lags behind it by at most an interval, the time that a
-//! commit takes aside; so a crash ends an idle session early, by that much, and never late. What is on disk of a bucket
+//! commit takes aside, and as long as the disk is full; so a crash ends an idle session early, by that much, and never late. What is on disk of a bucket
 //! is bounded by a multiple of what says everything once: when it gets there, everything is said anew and the old blocks
 //! go in the same commit. Blocks need not name live rows: entries of rows that are gone mean nothing.
 

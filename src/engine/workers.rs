@@ -180,7 +180,7 @@ impl Engine {
     /// Stops intake, writes what is left, closes the file. Later calls do nothing.
     pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
         let trouble = self.check_open().err();
-        let durable = self.check_durable().err();
+        let durable = self.health.check_writable().err();
         if !self.health.begin_close() {
             return Ok(());
         }

@@ -489,6 +489,7 @@ impl From<&Error> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
     use std::time::Duration;
 
     use super::super::{Handle, SignInRequest};
@@ -510,6 +511,46 @@ mod tests {
         let handle = Handle::fresh(engine);
         let token = engine.sign_in(handle.binding(), &request).unwrap().blocking_wait().unwrap();
         (handle, token)
+    }
+
+    #[test]
+    fn a_name_that_was_not_written_is_written_with_who_counted_on_it() {
+        let (disk, clock) = (SimDisk::simulated(1), ManualClock::new());
+        let engine = open(&disk, &clock);
+        let request = SignInRequest::sample("ada");
+        let first = engine.sign_in(Handle::fresh(&engine).binding(), &request).unwrap();
+        let pending = engine.queue.take(engine.clock.now_ms(), true).unwrap();
+        let mut built = Built::default();
+        engine.build(pending, &mut Sweep::default(), &mut built).unwrap();
+        // Comes while the first is being written.
+        let second = engine.sign_in(Handle::fresh(&engine).binding(), &request).unwrap();
+        // There was no room for the first.
+        _ = engine.writer.lock().write_less(&engine, built);
+        engine.deliver();
+        assert!(first.blocking_wait().is_err());
+        let token = second.blocking_wait().unwrap();
+        disk.restore_power();
+        drop(engine);
+        let engine = open(&disk, &clock);
+        let (cell, _) = engine.load(&token, true).unwrap().expect("its row is on disk");
+        assert_eq!(cell.lock().principal.as_deref(), Some("ada"));
+    }
+
+    #[test]
+    fn what_was_acknowledged_outlives_a_panic_of_the_tree() {
+        let (disk, clock) = (SimDisk::simulated(1), ManualClock::new());
+        let engine = open(&disk, &clock);
+        let (_ada, token) = sign_in(&engine, "ada");
+        disk.plant(crate::storage::Planted::PanickingTree);
+        // Goes to the tables at once.
+        let rotating = engine.rotate_key().unwrap();
+        assert!(std::panic::catch_unwind(AssertUnwindSafe(|| rotating.blocking_wait())).is_err());
+        disk.plant(None);
+        drop(engine.close());
+        disk.restore_power();
+        drop(engine);
+        let engine = open(&disk, &clock);
+        assert!(engine.load(&token, true).unwrap().is_some(), "the sign-in was acknowledged");
     }
 
     #[test]

@@ -42,7 +42,7 @@ use credit::Credits;
 
 pub(crate) use keys::{KeySet, Keys, Ring, WrapBinding};
 pub(crate) use open::{Opened, Sizes, open};
-#[cfg(feature = "sim")]
+#[cfg(any(feature = "sim", test))]
 pub use planted::Planted;
 pub(crate) use reader::{Reader, Scanned};
 use record::{Checkpoint, Cutoff, Header, PrincipalRef, Row};

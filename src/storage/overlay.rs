@@ -227,3 +227,102 @@ impl Layers {
         self.each().find_map(|overlay| overlay.credits.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::storage::effects::RowEffect;
+
+    /// What happens to the layers.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Which of header and body, and what is in them.
+        Put(u64, bool, bool, u8),
+        Delete(u64, u64),
+        Seal,
+        Unseal,
+        /// The checkpoint is over.
+        Drop,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0_u64..40, any::<bool>(), any::<bool>(), any::<u8>()).prop_map(|(row, h, b, x)| Step::Put(row, h, b, x)),
+            2 => (0_u64..40, 0_u64..6).prop_map(|(first, more)| Step::Delete(first, first + more)),
+            1 => Just(Step::Seal),
+            1 => Just(Step::Unseal),
+            1 => Just(Step::Drop),
+        ]
+    }
+
+    type Plain = BTreeMap<u64, (Option<u8>, Option<u8>)>;
+
+    /// Laid over tables, both have to come to the same.
+    fn laid_over(layers: &Layers, tables: &Plain) -> Plain {
+        let mut found = Plain::new();
+        for row in 0..50 {
+            let (header, body) = tables.get(&row).copied().unwrap_or_default();
+            let known = match layers.row(row) {
+                Some(Patch::Deleted) => continue,
+                Some(Patch::Put(state)) => {
+                    (state.header.map(|bytes| bytes[0]).or(header), state.body.map(|bytes| bytes[0]).or(body))
+                }
+                None => (header, body),
+            };
+            if known != (None, None) {
+                found.insert(row, known);
+            }
+        }
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_read_through_the_layers_is_what_was_written(steps in prop::collection::vec(step(), 0..80)) {
+            let (mut layers, mut plain, mut tables) = (Layers::default(), Plain::new(), Plain::new());
+            // Of everything up to the last seal.
+            let (mut sealed, mut gone) = (Plain::new(), BTreeSet::new());
+            for step in steps {
+                match step {
+                    // A row that is gone does not come again.
+                    Step::Put(row, header, body, byte) if !gone.contains(&row) && (header || body) => {
+                        let put = RowEffect {
+                            row,
+                            header: header.then_some([byte; 116]),
+                            body: body.then(|| vec![byte]),
+                        };
+                        layers.current.absorb(Effects { rows: vec![put], ..Effects::default() });
+                        let known = plain.entry(row).or_default();
+                        *known = (header.then_some(byte).or(known.0), body.then_some(byte).or(known.1));
+                    }
+                    Step::Put(..) => {}
+                    Step::Delete(first, last) => {
+                        layers.current.absorb(Effects { deleted: vec![(first, last)], ..Effects::default() });
+                        gone.extend(first..=last);
+                        plain.retain(|row, _| !(first..=last).contains(row));
+                    }
+                    Step::Seal if layers.sealed.is_none() => {
+                        layers.seal();
+                        sealed.clone_from(&plain);
+                    }
+                    Step::Seal => {}
+                    Step::Unseal => layers.unseal(),
+                    Step::Drop if layers.sealed.take().is_some() => tables.clone_from(&sealed),
+                    Step::Drop => {}
+                }
+                prop_assert_eq!(&laid_over(&layers, &tables), &plain);
+                let headers: Vec<u64> = layers.headers(0..u64::MAX).into_keys().collect();
+                prop_assert!(headers.iter().all(|row| plain.contains_key(row)));
+                prop_assert!(gone.iter().all(|&row| layers.skip_deleted(row) > row || !layers.has_deleted(row)));
+                let runs: Vec<_> = layers.current.deleted.iter().collect();
+                prop_assert!(runs.is_sorted_by(|one, two| *one.1 + 1 < *two.0), "runs that touch are one: {:?}", runs);
+            }
+        }
+    }
+}

@@ -1,8 +1,8 @@
-//! Mistakes that tests plant in the journal, to see that they are caught.
+//! Mistakes that tests plant in the storage, to see that they are caught.
 //!
 //! It knows nothing. Invariant: a disk of the operating system never asks for one.
 
-/// A mistake in the journal.
+/// A mistake, most of them in the journal.
 #[cfg_attr(not(feature = "sim"), expect(unreachable_pub, reason = "public in `sim` only"))]
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,4 +17,6 @@ pub enum Planted {
     ReplayNotNoted,
     /// A frame counts whatever its check says.
     CheckNotChecked,
+    /// Not a mistake of ours: the B-tree panics, as over a damaged page.
+    PanickingTree,
 }

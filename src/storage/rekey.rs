@@ -28,9 +28,9 @@ impl Writer {
     /// Blocks: the key file and one commit.
     ///
     /// # Errors
-    /// `Refused` if there is no room for another, `Key` if the file was changed since it was opened, as
-    /// [`apply`](Self::apply), or whatever keeps the file from being written: nothing has changed then. `Unknown`: the next
-    /// open may find the key, and it is the active one then.
+    /// `Refused` if there is no room for another, `Key` if the file was changed since it was opened, or whatever keeps the file
+    /// from being written: nothing has changed then. As [`apply`](Self::apply): the next open may find the key, and it is the
+    /// active one then; until then nothing goes with it.
     pub(crate) fn add_key(
         &mut self,
         made: Timestamp,

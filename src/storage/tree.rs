@@ -166,7 +166,9 @@ impl Tree {
     pub(super) fn close(&self) -> Result<()> {
         let _turn = self.turn.lock();
         match std::mem::replace(&mut *self.state.write(), State::Closed) {
-            State::Open(database, _) => database.close().map_err(|error| failed("failed to close `store.redb`", error)),
+            State::Open(database, _) => contained("failed to close `store.redb`: the file is damaged", || {
+                database.close().map_err(|error| failed("failed to close `store.redb`", error))
+            }),
             State::Broken | State::Closed => Ok(()),
         }
     }

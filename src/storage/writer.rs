@@ -46,6 +46,8 @@ pub(crate) struct Writer {
     /// The disk had no room for the last checkpoint.
     full: bool,
     failed: bool,
+    /// What a checkpoint failed with after the batch was durable that it was begun for.
+    late: Option<Error>,
 }
 
 /// What opening has found.
@@ -107,6 +109,7 @@ impl Writer {
             settled: true,
             full: false,
             failed: false,
+            late: None,
         }
     }
 
@@ -164,7 +167,7 @@ impl Writer {
         // Stays so if the rest panics.
         self.failed = true;
         let applied = self.apply_checked(batch);
-        self.failed = matches!(applied, Err(Fault::Broken(_)));
+        self.failed = self.late.is_some();
         applied.map_err(|fault| self.note(fault))
     }
 
@@ -223,18 +226,25 @@ impl Writer {
         let ring = self.journal.as_ref().map_or(0, Journal::ring_bytes);
         let spare = if grows { reserve(ring) } else { 0 };
         while !self.journal.as_ref().is_some_and(|journal| journal.has_room(payload.len(), spare)) {
-            self.checkpoint()?;
-            self.wait()?;
             if self.full {
                 return Err(no_room());
             }
+            self.checkpoint()?;
+            self.wait()?;
         }
         let Some(journal) = &mut self.journal else { return Err(Fault::Broken(closed())) };
         journal.append(&payload)?;
         self.state = effects.state;
         self.layers.write().current.absorb(effects);
         let is_half_full = journal.used() >= ring / FULL_SHARE;
-        if is_half_full && !self.full { self.checkpoint() } else { Ok(()) }
+        if is_half_full
+            && !self.full
+            && let Err(fault) = self.checkpoint()
+        {
+            // The batch itself is on disk.
+            self.late = Some(self.note(fault));
+        }
+        Ok(())
     }
 
     /// One transaction, with everything that waits for a checkpoint.
@@ -248,6 +258,7 @@ impl Writer {
         let mut layers = layers.write();
         let before = Arc::new(std::mem::take(&mut layers.current));
         let job = self.job(vec![Arc::clone(&before), Arc::new(above)], &state, extra);
+        assert!(!self.disk.plants(Planted::PanickingTree), "a test has told it to panic");
         let outcome = job.run();
         drop(job);
         if outcome.is_err() {
@@ -309,14 +320,19 @@ impl Writer {
         let position = self.running.take();
         let mut layers = self.layers.write();
         match outcome {
-            Ok(()) => layers.sealed = None,
+            Ok(()) => {
+                let brought = layers.sealed.take();
+                // It may be large, and others wait for the lock.
+                drop(layers);
+                drop(brought);
+            }
             Err(fault) => {
                 layers.unseal();
+                drop(layers);
                 self.full = matches!(fault, Fault::NoRoom(_));
                 return if self.full { Ok(()) } else { Err(fault) };
             }
         }
-        drop(layers);
         self.full = false;
         if let (Some(journal), Some(position)) = (&mut self.journal, position) {
             journal.free(&position);
@@ -329,6 +345,9 @@ impl Writer {
     /// # Errors
     /// What it failed with; nothing is written any more then.
     pub(crate) fn collect(&mut self) -> Result<()> {
+        if let Some(error) = self.late.take() {
+            return Err(error);
+        }
         self.take_outcome(false).map_err(|fault| self.note(fault))
     }
 

@@ -25,9 +25,13 @@ mod example;
 #[cfg(feature = "sim")]
 mod faults;
 #[cfg(feature = "sim")]
+mod full_disk;
+#[cfg(feature = "sim")]
 mod fuzz;
 #[cfg(feature = "sim")]
 mod grants;
+#[cfg(feature = "sim")]
+mod journal;
 #[cfg(feature = "sim")]
 mod junk;
 #[cfg(feature = "sim")]

@@ -93,7 +93,13 @@ impl Machine {
     pub(super) fn write_ends(&mut self, engine: &Arc<Engine>, mut pending: Pending) -> Result<(), Failure> {
         let now_ms = engine.clock.now_ms();
         engine.turn_down(std::mem::take(&mut pending.groups));
-        pending.cells.drain(..).for_each(|cell| engine.queue.push_cell(cell, now_ms));
+        for cell in pending.cells.drain(..) {
+            if cell.lock().life == Life::Live {
+                engine.queue.push_cell(cell, now_ms);
+            } else {
+                engine.dequeue(&mut cell.lock());
+            }
+        }
         self.sweep.add(pending.swept, pending.emptied.into_iter().collect(), now_ms);
         if !pending.touches.is_empty() {
             engine.touches_dropped.store(true, Ordering::Release);

@@ -103,6 +103,11 @@ impl Content {
         }
     }
 
+    /// What was written stays to be read, and never gets to the disk.
+    pub(super) fn forget(&mut self) {
+        self.pending.retain(|change| matches!(change, Change::SetLen(_)));
+    }
+
     /// The file that a power cut leaves.
     pub(super) fn survivor(&self, random: &mut Random) -> Arc<Inode> {
         let mut image = self.durable.clone();

@@ -111,9 +111,14 @@ impl SimDisk {
         removed
     }
 
-    /// The engine is to make a mistake.
-    pub(crate) fn plant(&self, mistake: Planted) {
-        self.state().planted = Some(mistake);
+    /// From now on a flush that fails leaves what it was to bring to be read, and no later one brings it.
+    pub(crate) fn forget_failed_flushes(&self) {
+        self.state().forgetful = true;
+    }
+
+    /// The engine is to make a mistake, or no more.
+    pub(crate) fn plant(&self, mistake: impl Into<Option<Planted>>) {
+        self.state().planted = mistake.into();
     }
 
     /// From now on the seed decides what survives.
@@ -300,8 +305,13 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let turn = self.turn();
+        let forgets = turn.is_err() && locked(&self.shared).forgets(self.life);
+        if forgets {
+            self.inode.write().forget();
+        }
         // When the power fails in here, what was pending stays pending.
-        self.turn()?.finish()?;
+        turn?.finish()?;
         self.inode.write().settle();
         Ok(())
     }
@@ -323,11 +333,17 @@ struct State {
     /// Bytes that files may still grow by.
     room: Option<u64>,
     planted: Option<Planted>,
+    /// A flush that fails forgets what it was to bring, as operating systems do.
+    forgetful: bool,
 }
 
 impl State {
     fn alive(&self, life: u64) -> io::Result<()> {
         if self.lost || life != self.life { Err(power_lost()) } else { Ok(()) }
+    }
+
+    fn forgets(&self, life: u64) -> bool {
+        self.forgetful && self.alive(life).is_ok()
     }
 
     /// Counts an operation and decides its fate.

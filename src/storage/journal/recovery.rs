@@ -150,8 +150,8 @@ impl Journal {
                     && self.read_frame(position)?.is_some()
                 {
                     return Err(Error::corrupt(
-                        "a frame in the middle of the file `journal` is damaged, and with it what was acknowledged; the \
-                         disk lost it, or somebody changed it",
+                        "a frame in the middle of the file `journal` is damaged, and with it what was acknowledged: the \
+                         disk lost it, or `journal` and `store.redb` are not of the same moment; put back both from one copy",
                     ));
                 }
             }

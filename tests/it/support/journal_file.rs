@@ -12,6 +12,8 @@ const POSITION: u64 = 4;
 
 /// A frame, wherever it stands.
 pub(crate) struct Frame {
+    /// Its first byte in the file.
+    pub(crate) place: usize,
     pub(crate) sequence: u64,
     pub(crate) payload: Vec<u8>,
 }
@@ -26,7 +28,7 @@ pub(crate) fn frames(file: &[u8]) -> Vec<Frame> {
             let length = u32::from_le_bytes(ring[place + 32..place + 36].try_into().unwrap()) as usize;
             // Frames go round the end.
             let payload = (place + 72..place + 72 + length).map(|at| ring[at % ring.len()]).collect();
-            Frame { sequence: number(&ring[place + 24..]), payload }
+            Frame { place: BLOCK + place, sequence: number(&ring[place + 24..]), payload }
         })
         .collect();
     frames.sort_by_key(|frame| frame.sequence);
