@@ -288,6 +288,111 @@ mod tests {
         assert_eq!(bench.open().unwrap().1.len(), 3);
     }
 
+    /// Where a byte of the frame at a position is in the file.
+    fn byte(frame: Position, byte: u64) -> u64 {
+        BLOCK + (frame.offset + byte) % RING
+    }
+
+    /// Appends frames, and says where each begins.
+    fn append<const N: usize>(journal: &mut Journal, payloads: [&[u8]; N]) -> [Position; N] {
+        payloads.map(|payload| {
+            let begins = journal.position();
+            journal.append(payload).unwrap();
+            begins
+        })
+    }
+
+    /// A bench whose ring was written once and freed, but for so many blocks.
+    fn one_lap(but: u64) -> (Bench, Journal) {
+        let mut bench = Bench::new();
+        let (mut journal, _) = bench.open().unwrap();
+        (but..RING / BLOCK).for_each(|_| journal.append(b"of the first lap").unwrap());
+        bench.from = journal.position();
+        journal.free(&bench.from);
+        (bench, journal)
+    }
+
+    #[test]
+    fn every_byte_of_a_frame_counts_but_what_fills_its_block_and_what_is_freed() {
+        let (bench, mut journal) = one_lap(8);
+        let freed = Position { offset: 0, ..bench.from };
+        let begins = append(&mut journal, [b"one", b"two", b"six"]);
+        let outcome = |frame, at, bit| {
+            bench.flip(byte(frame, at), bit);
+            let found = bench.open().map(|(_, found)| found.len());
+            bench.flip(byte(frame, at), bit);
+            found
+        };
+        for (at, bit) in (0..FRAME_HEAD as u64 + 3).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            assert_eq!(outcome(begins[2], at, bit).unwrap(), 2, "bit {bit} of byte {at}");
+            assert_eq!(outcome(begins[1], at, bit).unwrap_err().kind(), ErrorKind::Corrupt, "bit {bit} of byte {at}");
+            assert_eq!(outcome(begins[0], at, bit).unwrap_err().kind(), ErrorKind::Corrupt, "bit {bit} of byte {at}");
+            assert_eq!(outcome(freed, at, bit).unwrap(), 3, "bit {bit} of byte {at}");
+        }
+        for at in FRAME_HEAD as u64 + 3..BLOCK {
+            assert_eq!(outcome(begins[(at % 3) as usize], at, 0).unwrap(), 3, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_frame_round_the_end_of_the_ring_is_one_like_any_other() {
+        let (bench, mut journal) = one_lap(1);
+        let payload: Vec<u8> = (0..8000).map(|number: u32| number.to_le_bytes()[0]).collect();
+        let [begins] = append(&mut journal, [&payload]);
+        assert_eq!((byte(begins, 0), byte(begins, BLOCK)), (RING, BLOCK));
+        let (mut journal, found) = bench.open().unwrap();
+        assert_eq!((found, journal.used()), (vec![payload.clone()], 2 * BLOCK));
+        let parts = [0, FRAME_HEAD as u64, BLOCK - 1, BLOCK, FRAME_HEAD as u64 + 7999];
+        for at in parts {
+            bench.flip(byte(begins, at), 1);
+            let (torn, found) = bench.open().unwrap();
+            assert_eq!((torn.position(), found.len()), (begins, 0), "byte {at}");
+            bench.flip(byte(begins, at), 1);
+        }
+        append(&mut journal, [b"later"]);
+        assert_eq!(bench.open().unwrap().1, [payload, b"later".to_vec()]);
+        for at in parts {
+            bench.flip(byte(begins, at), 1);
+            assert_eq!(bench.open().unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
+            bench.flip(byte(begins, at), 1);
+        }
+    }
+
+    #[test]
+    fn frames_of_an_earlier_lap_never_count() {
+        let (mut bench, mut journal) = one_lap(0);
+        assert_eq!(bench.open().unwrap().1.len(), 0, "all of the ring is old frames, the first right at the position");
+        let first_lap = bench.disk.contents().remove(0).1;
+        let begins = append(&mut journal, [b"one", b"two", b"six"]);
+        let second_lap = bench.disk.contents().remove(0).1;
+        for (number, begins) in begins.into_iter().enumerate() {
+            let block = byte(begins, 0) as usize..byte(begins, BLOCK) as usize;
+            bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes[block.clone()].copy_from_slice(&first_lap[block.clone()]));
+            match bench.open() {
+                Ok((_, found)) => assert_eq!((number, found.len()), (2, 2)),
+                Err(error) => assert_eq!((number < 2, error.kind()), (true, ErrorKind::Corrupt)),
+            }
+            bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes[block.clone()].copy_from_slice(&second_lap[block]));
+        }
+        bench.from = journal.position();
+        assert_eq!(bench.open().unwrap().1.len(), 0, "behind two laps");
+    }
+
+    #[test]
+    fn a_frame_in_the_place_of_another_does_not_count() {
+        let bench = Bench::new();
+        let (mut journal, _) = bench.open().unwrap();
+        let begins = append(&mut journal, [b"one", b"two", b"six"]);
+        let place = |number: usize| byte(begins[number], 0) as usize..byte(begins[number], BLOCK) as usize;
+        bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes.copy_within(place(0), place(2).start));
+        assert_eq!(bench.open().unwrap().1, [b"one", b"two"]);
+        bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes.copy_within(place(0), place(1).start));
+        assert_eq!(bench.open().unwrap().1, [b"one"], "the only thing that follows is not where it was");
+        // Whole at its place, but after nothing that it follows.
+        bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes[place(0)].fill(0));
+        assert_eq!(bench.open().unwrap().1.len(), 0);
+    }
+
     #[test]
     fn a_file_that_does_not_go_with_the_store_is_refused_by_name() {
         let bench = Bench::new();
