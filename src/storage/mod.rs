@@ -1,12 +1,13 @@
 //! Storage: sessions as bytes on disk.
 //!
-//! What lives here: the directory and its files, the tables, the layouts, opening and creating, reading rows and
-//! applying batches. It knows redb and ring 0; it knows nothing of indexes, timers, threads or tokens in use.
+//! What lives here: the directory and its files, the journal, the tables, the layouts, opening and creating, reading rows,
+//! applying batches and bringing them from the journal to the tables. It knows redb and ring 0; it knows nothing of indexes, timers or tokens in use; of threads it has one, for checkpoints.
 //! Invariants:
 //!
 //! - One [`Batch`] is one frame of the journal or one redb transaction: all of it or nothing is there after a crash. Nothing
 //!   above may assume that an acknowledged batch is already in the B-tree: a checkpoint brings it there later.
-//! - There is one [`Writer`]; it cannot be cloned. Readers never block it and it never blocks them.
+//! - There is one [`Writer`]; it cannot be cloned. Readers never block it; it blocks them only while a
+//!   batch goes to the tables at once.
 //! - Whatever is read was verified under the store's keys before anybody sees it.
 //! - No type of redb leaves this folder.
 //!

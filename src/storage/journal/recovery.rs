@@ -366,7 +366,8 @@ mod tests {
         let begins = append(&mut journal, [b"one", b"two", b"six"]);
         let second_lap = bench.disk.contents().remove(0).1;
         for (number, begins) in begins.into_iter().enumerate() {
-            let block = byte(begins, 0) as usize..byte(begins, BLOCK) as usize;
+            let block = [0, BLOCK].map(|at| usize::try_from(byte(begins, at)).unwrap());
+            let block = block[0]..block[1];
             bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes[block.clone()].copy_from_slice(&first_lap[block.clone()]));
             match bench.open() {
                 Ok((_, found)) => assert_eq!((number, found.len()), (2, 2)),
@@ -383,7 +384,10 @@ mod tests {
         let bench = Bench::new();
         let (mut journal, _) = bench.open().unwrap();
         let begins = append(&mut journal, [b"one", b"two", b"six"]);
-        let place = |number: usize| byte(begins[number], 0) as usize..byte(begins[number], BLOCK) as usize;
+        let place = |number: usize| {
+            let [begin, end] = [0, BLOCK].map(|at| usize::try_from(byte(begins[number], at)).unwrap());
+            begin..end
+        };
         bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes.copy_within(place(0), place(2).start));
         assert_eq!(bench.open().unwrap().1, [b"one", b"two"]);
         bench.disk.overwrite(JOURNAL_FILE, |bytes| bytes.copy_within(place(0), place(1).start));
