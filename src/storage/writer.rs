@@ -1,8 +1,8 @@
 //! Writing batches: a frame of the journal each, and a checkpoint now and then.
 //!
 //! It knows the journal, checkpoints, the overlay and the epoch file. Invariants: the state record goes into every frame and
-//! every checkpoint; the batch that ends the first session after an open raises the epoch, and the epoch file follows before
-//! anybody is told; a batch that fits no frame, changes keys or has no journal in front of it goes to the tables at once,
+//! every checkpoint; the batch that ends the first session after an open or a checkpoint raises the epoch, and the epoch file
+//! follows before anybody is told; a batch that fits no frame, changes keys or has no journal in front of it goes to the tables at once,
 //! with everything before it; a part of the ring is written over only when what it stood for is in the tables, on disk;
 //! on a full disk the ring has room for what ends sessions, and only for that; after any other failure nothing more is
 //! written, because what reached the disk is unknown until the store is opened again.
@@ -39,7 +39,7 @@ pub(crate) struct Writer {
     pub(super) wrapped: Vec<u8>,
     /// The same, as it is to be.
     pub(super) unfinished: Option<Vec<u8>>,
-    /// Whether this open has raised the epoch already.
+    /// Whether the epoch was raised since the last checkpoint, or since the store was opened.
     raised: bool,
     /// Whether the last commit lets the next open skip the repair.
     settled: bool,
@@ -176,17 +176,28 @@ impl Writer {
         state.next_row = state.next_row.max(batch.next_row);
         state.commits += 1;
         state.clock = batch.clock;
-        let raise = batch.ends_sessions && !self.raised;
-        state.epoch += u64::from(raise);
-        state.epoch_due = !(self.raised || raise);
-        self.write(batch, state)?;
+        let effects = Effects::of(batch, state, &self.keys, |principal| self.cutoff(principal));
+        let mut effects = effects.map_err(Fault::Broken)?;
+        let extra = Extra { keys: batch.keys.clone(), dropped_key: batch.dropped_key, everything_ends: false };
+        let fits = self.journal.as_ref().is_some_and(|journal| journal.takes(effects.size()));
+        let fits = fits && extra.keys.is_none() && extra.dropped_key.is_none();
+        let raise = batch.ends_sessions && !(self.raised && fits);
+        effects.state.epoch += u64::from(raise);
+        effects.state.epoch_due = !(self.raised || raise);
+        let epoch = effects.state.epoch;
+        if fits {
+            self.log(effects)?
+        } else {
+            self.write_through(effects, extra)?
+        }
         if let Some(record) = &batch.keys {
             self.wrapped.clone_from(record);
         }
         if raise {
             let unknown = |error| Fault::Broken(Error::new(ErrorKind::Unknown, WHAT).because(error));
-            epoch::write(self.disk.as_ref(), &self.keys, state.epoch).map_err(unknown)?;
-            self.raised = true;
+            epoch::write(self.disk.as_ref(), &self.keys, epoch).map_err(unknown)?;
+            // One that is in the tables tells nothing of what is only in the journal.
+            self.raised = fits || self.journal.is_none();
         }
         Ok(())
     }
@@ -201,18 +212,6 @@ impl Writer {
                 self.failed = true;
                 error
             }
-        }
-    }
-
-    fn write(&mut self, batch: &Batch, state: State) -> Result<(), Fault> {
-        let effects = Effects::of(batch, state, &self.keys, |principal| self.cutoff(principal));
-        let effects = effects.map_err(Fault::Broken)?;
-        let extra = Extra { keys: batch.keys.clone(), dropped_key: batch.dropped_key, everything_ends: false };
-        let fits = self.journal.as_ref().is_some_and(|journal| journal.takes(effects.size()));
-        if fits && extra.keys.is_none() && extra.dropped_key.is_none() {
-            self.log(effects)
-        } else {
-            self.write_through(effects, extra)
         }
     }
 
@@ -268,9 +267,20 @@ impl Writer {
         if let Some(journal) = &mut self.journal {
             journal.free(&journal.position());
         }
+        drop(layers);
         self.state = state;
         (self.settled, self.full) = (self.journal.is_some(), false);
-        Ok(())
+        self.mark()
+    }
+
+    /// A frame that only says that something went to the tables at once: without it, older tables could not be told from
+    /// these as long as no other frame follows.
+    fn mark(&mut self) -> Result<(), Fault> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        self.raised = false;
+        self.state.commits += 1;
+        let effects = Effects { state: self.state, ..Effects::default() };
+        journal.append(&effects.encode(&self.keys))
     }
 
     fn job(&self, overlays: Vec<Arc<Overlay>>, state: &State, extra: Extra) -> Job {
@@ -333,7 +343,8 @@ impl Writer {
                 return if self.full { Ok(()) } else { Err(fault) };
             }
         }
-        self.full = false;
+        // An older journal must not pass for this one: what ends from here on is in it only, and the epoch in the tables.
+        (self.full, self.raised) = (false, false);
         if let (Some(journal), Some(position)) = (&mut self.journal, position) {
             journal.free(&position);
         }

@@ -156,8 +156,8 @@ fn every_kind_of_revocation_makes_older_copies_worthless_and_nothing_else_does()
         let sessions = store.open(&store.directory);
         act(&store, &sessions);
         sessions.close().unwrap();
-        let raised = before + u64::from(revokes);
-        assert_eq!(epochs(&store.directory), (raised, raised), "{name}");
+        let (in_file, in_store) = epochs(&store.directory);
+        assert!(in_file == in_store && (in_file > before) == revokes, "{name}: {before}, then {in_file}, {in_store}");
 
         // The store with its journal, both with their key file, and the whole directory.
         let with_key = store.directory.copy();
