@@ -3,10 +3,17 @@
 //! It knows every record. Invariant: what is read from bytes that nobody wrote is refused, or is written again as something
 //! that reads the same; nothing panics, and no count in the bytes makes anybody reserve more than they take.
 
+use std::sync::LazyLock;
+
 use super::credit::Credits;
+use super::effects::Effects;
+use super::key_file::KeyFile;
+use super::keys::Keys;
 use super::record::{Body, Cutoff, HEADER_LABEL, Header, HeaderBytes, PrincipalRef, Row, STATE_LABEL, State};
 use super::{credit, record, touch};
 use crate::seal::{Key, Tagger};
+use crate::time::Timestamp;
+use crate::token::OsEntropy;
 
 const ROW: Row = Row(7);
 const STORE: &[u8; 16] = &[3; 16];
@@ -40,6 +47,24 @@ pub(crate) fn read(bytes: &[u8]) {
     if let Ok(credits) = Credits::decode(Some(&with_tag(bytes, tag)), (&tag, u32::MAX), STORE, &tagger) {
         assert!(credits.encode(STORE, &tagger).is_none_or(|again| again.len() <= bytes.len() + tag.len()));
     }
+    frame(bytes, &tagger);
+}
+
+/// Keys that payloads are written with; the tag of the state record is put right afterwards.
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let file = KeyFile::create(Timestamp::from_unix_ms(0), &OsEntropy).expect("random bytes");
+    Keys::create(&file, &OsEntropy).expect("random bytes").0
+});
+
+/// Reads bytes as what comes behind the state record in the payload of a frame.
+fn frame(bytes: &[u8], tagger: &Tagger) {
+    let state = State::default().encode(STORE, tagger);
+    let read = |effects: &[u8]| Effects::decode(&[&state[..], effects].concat(), STORE, tagger);
+    let Some(effects) = read(bytes) else { return };
+    let again = effects.encode(&KEYS);
+    let again = again.get(state.len()..).unwrap_or_default();
+    assert!(again.len() <= bytes.len(), "more was read than there is");
+    assert_eq!(read(again), Some(effects));
 }
 
 fn header(bytes: &[u8], tagger: &Tagger) {
