@@ -15,6 +15,7 @@ use dwell::{ErrorKind, Field, Options, Receipt, Result, Session, Sessions, Token
 use crate::rng::{Rng, seeds};
 
 const VISITS: Field<u64> = Field::new("visits");
+const BLOB: Field<Vec<u8>> = Field::new("blob");
 
 struct Home {
     _directory: tempfile::TempDir,
@@ -422,4 +423,100 @@ fn many_cold_loads_of_one_session_give_one_cell() {
         assert_eq!(session.get(VISITS).unwrap(), Some(number as u64 + 800));
     }
     assert_eq!(sessions.stats().cached, tokens.len());
+}
+
+/// The smallest ring, which a few commits fill, and next to nothing in memory, so that most is read from disk.
+fn small() -> Options {
+    let options = Options::new().sessions_per_principal(1000, dwell::AtLimit::Refuse);
+    options.journal_bytes(64 * 1024).cache_bytes(1).page_cache_bytes(1)
+}
+
+/// What one thread was told. Nobody else touches its sessions.
+struct Owner<'a> {
+    sessions: &'a Sessions,
+    who: String,
+    rng: Rng,
+    /// With the value that was acknowledged last.
+    live: Vec<(Token, u64)>,
+    /// Of all threads.
+    ended: &'a Mutex<Vec<Token>>,
+}
+
+impl Owner<'_> {
+    fn act(&mut self) {
+        let at = self.rng.below(self.live.len());
+        match self.rng.below(20) {
+            _ if self.live.len() < 2 => self.live.push((signed_in(self.sessions, &self.who).1, 0)),
+            0..4 => self.live.push((signed_in(self.sessions, &self.who).1, 0)),
+            4..7 => {
+                let (token, _) = self.live.swap_remove(at);
+                self.load(&token).destroy().unwrap().blocking_wait().unwrap();
+                self.ended.lock().unwrap().push(token);
+            }
+            7..15 => self.write(at),
+            15..18 => {
+                let (token, saved) = &self.live[at];
+                assert_eq!(self.load(token).get(VISITS).unwrap().unwrap_or(0), *saved);
+            }
+            _ => {
+                let ended = self.ended.lock().unwrap();
+                let token = ended.get(self.rng.below(ended.len())).cloned();
+                drop(ended);
+                assert!(token.is_none_or(|token| self.sessions.load(&token).unwrap().is_none()), "ended, and back");
+            }
+        }
+    }
+
+    fn load(&self, token: &Token) -> Session {
+        self.sessions.load(token).unwrap().expect("signed in")
+    }
+
+    /// Some of it is too large for the journal, and goes to the tables with all that is before it.
+    fn write(&mut self, at: usize) {
+        let large = self.rng.one_in(200);
+        let session = self.load(&self.live[at].0);
+        session.set(BLOB, &vec![7; if large { 10_000 } else { 700 }]).unwrap();
+        let value = session.update(VISITS, |n| {
+            *n += 1;
+            *n
+        });
+        session.save().unwrap().blocking_wait().unwrap();
+        self.live[at].1 = value.unwrap();
+    }
+}
+
+/// How often a ring was gone round. A checkpoint frees no more than the ring at once, so there were at least as many, and
+/// most likely twice as many.
+fn laps(journal: &[u8]) -> u64 {
+    const BLOCK: usize = 4096;
+    let (pair, ring) = (&journal[32..48], &journal[BLOCK..]);
+    let frames = ring.chunks(BLOCK).filter(|block| block.starts_with(pair));
+    let position = frames.map(|block| u64::from_le_bytes(block[16..24].try_into().unwrap())).max();
+    position.unwrap() / ring.len() as u64
+}
+
+#[test]
+fn sixteen_threads_beside_many_checkpoints_lose_nothing_and_nobody_comes_back() {
+    let home = Home::new();
+    let sessions = small().open(&home.path).unwrap();
+    let (ended, live) = (Mutex::default(), Mutex::new(Vec::new()));
+    at_once(16, |number| {
+        let (who, rng) = (format!("user {number}"), Rng::new(number as u64));
+        let mut owner = Owner { sessions: &sessions, who, rng, live: Vec::new(), ended: &ended };
+        (0..1000).for_each(|_| owner.act());
+        live.lock().unwrap().push((owner.who, owner.live));
+    });
+    sessions.close().unwrap();
+    let laps = laps(&std::fs::read(home.path.join("journal")).unwrap());
+    assert!(laps > 80, "{laps} laps");
+    let sessions = small().open(&home.path).unwrap();
+    for (who, live) in live.into_inner().unwrap() {
+        assert_eq!(sessions.of(&who).unwrap().len(), live.len(), "those of {who}");
+        for (token, saved) in live {
+            let session = sessions.load(&token).unwrap().expect("signed in");
+            assert_eq!(session.get(VISITS).unwrap().unwrap_or(0), saved);
+        }
+    }
+    let ended = ended.into_inner().unwrap();
+    assert!(ended.len() > 500 && ended.iter().all(|token| sessions.load(token).unwrap().is_none()));
 }
