@@ -278,9 +278,14 @@ impl Writer {
     fn mark(&mut self) -> Result<(), Fault> {
         let Some(journal) = &mut self.journal else { return Ok(()) };
         self.raised = false;
-        self.state.commits += 1;
-        let effects = Effects { state: self.state, ..Effects::default() };
-        journal.append(&effects.encode(&self.keys))
+        let state = State { commits: self.state.commits + 1, ..self.state };
+        match journal.append(&Effects { state, ..Effects::default() }.encode(&self.keys)) {
+            Ok(()) => self.state = state,
+            // What it is to mark is in the tables all the same.
+            Err(Fault::NoRoom(_)) => {}
+            Err(fault) => return Err(fault),
+        }
+        Ok(())
     }
 
     fn job(&self, overlays: Vec<Arc<Overlay>>, state: &State, extra: Extra) -> Job {
