@@ -42,16 +42,22 @@ impl Process {
     }
 
     /// Waits for a line of its output.
-    pub(crate) fn hear<T>(&self, mut what: impl FnMut(&str) -> Option<T>) -> T {
+    pub(crate) fn hear<T>(&self, what: impl FnMut(&str) -> Option<T>) -> T {
+        self.hear_or_end(what).unwrap_or_else(|| panic!("{} ended and did not say what it should", self.name))
+    }
+
+    /// Waits for a line of its output; `None` if it ends without one.
+    pub(crate) fn hear_or_end<T>(&self, mut what: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     if let Some(found) = what(&line) {
-                        return found;
+                        return Some(found);
                     }
                 }
-                Err(error) => panic!("{} did not say what it should: {error}", self.name),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("{} did not say what it should", self.name),
             }
         }
     }
