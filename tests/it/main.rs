@@ -33,8 +33,6 @@ mod grants;
 #[cfg(feature = "sim")]
 mod journal;
 #[cfg(feature = "sim")]
-mod journal_copies;
-#[cfg(feature = "sim")]
 mod junk;
 #[cfg(feature = "sim")]
 mod keys;
