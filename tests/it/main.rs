@@ -42,6 +42,8 @@ mod limits;
 #[cfg(feature = "sim")]
 mod model;
 #[cfg(feature = "sim")]
+mod moments;
+#[cfg(feature = "sim")]
 mod power_cuts;
 mod promises;
 #[cfg(feature = "sim")]

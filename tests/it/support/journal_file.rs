@@ -35,14 +35,19 @@ pub(crate) fn frames(file: &[u8]) -> Vec<Frame> {
     frames
 }
 
+/// The frames that are not in the tables.
+pub(crate) fn live(store: &[u8], journal: &[u8]) -> Vec<Frame> {
+    let first = number(&store_file::read(store, Table::Meta)[&POSITION][32..]);
+    frames(journal).into_iter().filter(|frame| frame.sequence >= first).collect()
+}
+
 /// The records of a table, with what the journal has of them.
 pub(crate) fn read(files: &[(String, Vec<u8>)], table: Table) -> BTreeMap<u64, Vec<u8>> {
     let file = |name: &str| files.iter().find(|(other, _)| other == name).map(|(_, bytes)| bytes);
     let store = file(store_file::NAME).unwrap();
     let mut records = store_file::read(store, table);
-    let (Some(journal), meta) = (file(JOURNAL), store_file::read(store, Table::Meta)) else { return records };
-    let first = number(&meta[&POSITION][32..]);
-    for frame in frames(journal).into_iter().filter(|frame| frame.sequence >= first) {
+    let Some(journal) = file(JOURNAL) else { return records };
+    for frame in live(store, journal) {
         if table == Table::Meta {
             records.insert(STATE, frame.payload[..STATE_BYTES].to_vec());
         }
