@@ -156,16 +156,21 @@ struct Sink {
 
 impl Sink {
     /// Takes all of `bytes`, or none and is full.
+    #[inline]
     fn take(&mut self, bytes: &[u8]) -> bool {
         self.full |= bytes.len() > VALUE_BYTES_MAX.saturating_sub(self.bytes.len());
-        if !self.full {
-            self.bytes.extend_from_slice(bytes);
+        match bytes {
+            _ if self.full => return false,
+            // A list of bytes comes one by one.
+            [byte] => self.bytes.push(*byte),
+            bytes => self.bytes.extend_from_slice(bytes),
         }
-        !self.full
+        true
     }
 }
 
 impl bincode::enc::write::Writer for Sink {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         if self.take(bytes) { Ok(()) } else { Err(EncodeError::Other("the value is over the size limit")) }
     }

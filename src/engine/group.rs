@@ -206,7 +206,7 @@ impl Engine {
         locked.add_group(Arc::clone(&group));
         drop(locked);
         self.submit(Queued { group, promise });
-        Ok(self.driven(receipt))
+        Ok(receipt.untold(self))
     }
 
     /// Gives a session a new token and a new generation; everything bound to the old one is void.
@@ -251,7 +251,7 @@ impl Engine {
             content.group = Some(Arc::clone(&group));
         }
         self.submit(Queued { group, promise });
-        Ok(self.driven(receipt))
+        Ok(receipt.untold(self))
     }
 
     /// Hands a group to the writer.

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ pub(crate) struct Queue {
     anonymous_bytes: AtomicUsize,
     /// Whoever waits does so for others to come, this long.
     linger_ms: u64,
+    /// When the writer's thread, which sleeps, looks at the queue again by itself, in engine milliseconds; [`AWAKE`] if it
+    /// will look before it sleeps.
+    looks_ms: AtomicU64,
     pub(crate) bell: Bell,
 }
 
@@ -183,6 +186,7 @@ const DIRTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const ANONYMOUS_SHARE: usize = 4;
 /// A change that nobody waits for is written after this time.
 pub(crate) const WRITE_BEHIND_MS: u64 = 1000;
+const AWAKE: u64 = 0;
 
 impl Queue {
     pub(crate) fn new(linger_ms: u64) -> Self {
@@ -191,6 +195,7 @@ impl Queue {
             bytes: AtomicUsize::new(0),
             anonymous_bytes: AtomicUsize::new(0),
             linger_ms,
+            looks_ms: AtomicU64::new(AWAKE),
             bell: Bell::new(),
         }
     }
@@ -307,20 +312,15 @@ impl Queue {
     }
 
     fn push_behind(&self, now_ms: u64, push: impl FnOnce(&mut Pending)) {
-        let first = {
+        {
             let mut pending = self.pending.lock();
             if pending.shut {
                 return;
             }
             push(&mut pending);
-            let first = pending.behind_since_ms.is_none();
             pending.behind_since_ms.get_or_insert(now_ms);
-            first
-        };
-        // The writer sleeps without a limit when nothing is pending, so the first change wakes it to set one.
-        if first {
-            self.bell.ring();
         }
+        self.wake_for_later(now_ms);
     }
 
     fn push_urgent<T>(&self, item: T, now_ms: u64, list: impl FnOnce(&mut Pending) -> &mut Vec<T>) -> Result<(), T> {
@@ -334,8 +334,46 @@ impl Queue {
                 (pending.urgent, pending.urgent_since_ms) = (true, now_ms);
             }
         }
-        self.bell.ring();
+        self.wake_for_later(now_ms);
         Ok(())
+    }
+
+    /// Has the writer's thread look at the queue within [`WRITE_BEHIND_MS`].
+    pub(crate) fn wake_for_later(&self, now_ms: u64) {
+        let looks_ms = self.looks_ms.load(Ordering::Acquire);
+        // It should have looked before, and has not: sleeps of the machine make its own longer.
+        let is_late = looks_ms < now_ms;
+        if looks_ms != AWAKE && (is_late || looks_ms > now_ms.saturating_add(WRITE_BEHIND_MS)) {
+            self.bell.ring();
+        }
+    }
+
+    /// Has the writer's thread look at the queue now.
+    pub(crate) fn hurry(&self) {
+        if self.looks_ms.load(Ordering::Acquire) != AWAKE {
+            self.bell.ring();
+        }
+    }
+
+    /// Before the writer's thread sleeps until `wake_ms`, or without end: how long it may, or `None` if there is something to
+    /// do. Whoever pushes from now on goes by that.
+    pub(crate) fn rest(&self, wake_ms: Option<u64>, now_ms: u64) -> Option<Option<u64>> {
+        let pending = self.pending.lock();
+        let later_ms = now_ms.saturating_add(WRITE_BEHIND_MS);
+        // Where it was busy a moment ago it looks so often that nobody has to wake it for what may wait that long.
+        let is_soon = |wake_ms: u64| wake_ms <= later_ms.saturating_add(WRITE_BEHIND_MS);
+        let wake_ms = wake_ms.map(|wake_ms| if is_soon(wake_ms) { wake_ms.min(later_ms) } else { wake_ms });
+        let wake_ms = [wake_ms, pending.due_ms(self.linger_ms)].into_iter().flatten().min();
+        if wake_ms.is_some_and(|wake_ms| wake_ms <= now_ms) {
+            return None;
+        }
+        self.looks_ms.store(wake_ms.unwrap_or(u64::MAX), Ordering::Release);
+        Some(wake_ms)
+    }
+
+    /// The writer's thread looks at the queue before it sleeps again.
+    pub(crate) fn be_awake(&self) {
+        self.looks_ms.store(AWAKE, Ordering::Release);
     }
 
     /// Whether somebody waits, and nobody else does.
@@ -350,6 +388,11 @@ impl Queue {
         !pending.dead.is_empty() || !pending.cutoffs.is_empty()
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.lock().is_empty()
+    }
+
     /// Takes whatever is left and lets nothing in any more.
     pub(crate) fn shut(&self) -> Pending {
         std::mem::replace(&mut *self.pending.lock(), Pending { shut: true, ..Pending::default() })
@@ -359,10 +402,7 @@ impl Queue {
     /// Otherwise returns when it will be, if ever.
     pub(crate) fn take(&self, now_ms: u64, force: bool) -> Result<Pending, Option<u64>> {
         let mut pending = self.pending.lock();
-        let behind_ms = pending.behind_since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS));
-        let touches_ms = pending.touches.iter().map(|flush| flush.due_ms).min();
-        let urgent_ms = pending.urgent.then(|| pending.urgent_since_ms.saturating_add(self.linger_ms));
-        let due_ms = [behind_ms, touches_ms, urgent_ms].into_iter().flatten().min();
+        let due_ms = pending.due_ms(self.linger_ms);
         if force || due_ms.is_some_and(|due| due <= now_ms) {
             let shut = pending.shut;
             return Ok(std::mem::replace(&mut *pending, Pending { shut, ..Pending::default() }));
@@ -380,6 +420,14 @@ fn full() -> Error {
 }
 
 impl Pending {
+    /// When it is time to write it, if ever.
+    fn due_ms(&self, linger_ms: u64) -> Option<u64> {
+        let behind_ms = self.behind_since_ms.map(|since| since.saturating_add(WRITE_BEHIND_MS));
+        let touches_ms = self.touches.iter().map(|flush| flush.due_ms).min();
+        let urgent_ms = self.urgent.then(|| self.urgent_since_ms.saturating_add(linger_ms));
+        [behind_ms, touches_ms, urgent_ms].into_iter().flatten().min()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.cells.is_empty()
             && self.groups.is_empty()
@@ -460,5 +508,50 @@ mod tests {
         queue.push_waiter(Box::new(|_| {}), 130);
         assert_eq!(queue.take(140, false).err(), Some(Some(150)), "anew for the next");
         assert!(queue.take(140, true).is_ok());
+    }
+
+    fn row() -> Row {
+        Row(7)
+    }
+
+    #[test]
+    fn who_rests_for_long_is_woken_by_the_first_change_and_only_by_that() {
+        let queue = Queue::new(0);
+        queue.push_dead(row(), 5);
+        assert!(!queue.bell.take_ring(), "it looks before it rests");
+        assert_eq!(queue.rest(None, 6), Some(Some(1005)), "and sees what came before");
+        assert!(queue.take(6, true).is_ok());
+        assert_eq!(queue.rest(None, 6), Some(None));
+        queue.push_dead(row(), 7);
+        assert!(queue.bell.take_ring(), "it would have slept for ever");
+        queue.be_awake();
+        queue.push_dead(row(), 8);
+        queue.hurry();
+        assert!(!queue.bell.take_ring(), "it is about to look");
+    }
+
+    #[test]
+    fn who_looks_within_a_second_is_woken_for_those_who_wait_only() {
+        let queue = Queue::new(0);
+        assert_eq!(queue.rest(Some(1900), 0), Some(Some(1000)), "often, as it was busy a moment ago");
+        queue.push_waiter(Box::new(|_| {}), 10);
+        assert!(!queue.bell.take_ring(), "whoever waits may write in its place");
+        queue.hurry();
+        assert!(queue.bell.take_ring());
+        assert_eq!(queue.rest(Some(1900), 10), None, "there is something to do");
+        assert!(queue.take(10, false).is_ok());
+        assert_eq!(queue.rest(Some(9000), 10), Some(Some(9000)), "rarely, as it is not");
+        queue.push_waiter(Box::new(|_| {}), 11);
+        assert!(queue.bell.take_ring(), "that is later than anything may wait");
+    }
+
+    #[test]
+    fn who_should_have_looked_and_has_not_is_woken() {
+        let queue = Queue::new(0);
+        assert_eq!(queue.rest(Some(500), 0), Some(Some(500)));
+        queue.push_waiter(Box::new(|_| {}), 500);
+        assert!(!queue.bell.take_ring());
+        queue.push_waiter(Box::new(|_| {}), 501);
+        assert!(queue.bell.take_ring(), "the machine may have slept");
     }
 }

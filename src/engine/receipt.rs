@@ -12,13 +12,14 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The promise that a change becomes durable. `.await` it (any runtime, or none) or call
 /// [`blocking_wait`](Self::blocking_wait).
 ///
-/// The change is visible to every request at once and goes to disk whether or not anybody waits; the receipt
-/// tells when it is there. Some receipts carry a value that is handed out only then, such as the token of a
+/// The change is visible to every request at once and goes to disk whether or not anybody waits: at once when the
+/// receipt is waited for or dropped, within a second while it is only kept. The receipt tells when it is there. Some receipts carry a value that is handed out only then, such as the token of a
 /// sign-in.
 ///
 /// ```
@@ -31,15 +32,9 @@ use crate::error::{Error, ErrorKind, Result};
 #[must_use = "the change is on its way, but only waiting tells whether it is durable"]
 pub struct Receipt<T = ()> {
     shared: Arc<Shared<T>>,
-    drive: Option<Drive>,
-}
-
-/// What a receipt can do about its change itself.
-struct Drive {
-    /// Writes what is pending, or leaves it to whoever does.
-    write: Box<dyn Fn() + Send + Sync>,
-    /// Whether a future may do so too: only where no threads run, because it blocks.
-    on_poll: bool,
+    /// Who is to be told that somebody waits, or does not, if nobody was yet: the writer's thread is not woken for a change
+    /// that whoever waits for it may write in its place.
+    engine: Option<Arc<Engine>>,
 }
 
 struct Shared<T> {
@@ -58,7 +53,7 @@ pub(crate) struct Promise<T>(Option<Arc<Shared<T>>>);
 
 pub(crate) fn promise<T>() -> (Promise<T>, Receipt<T>) {
     let shared = Arc::new(Shared { state: Mutex::new(State::Waiting(None)), changed: Condvar::new() });
-    (Promise(Some(Arc::clone(&shared))), Receipt { shared, drive: None })
+    (Promise(Some(Arc::clone(&shared))), Receipt { shared, engine: None })
 }
 
 impl<T> Promise<T> {
@@ -79,6 +74,11 @@ impl<T> Drop for Promise<T> {
 }
 
 impl<T> Shared<T> {
+    /// Whether it has not been settled.
+    fn is_waiting(&self) -> bool {
+        matches!(*self.state.lock(), State::Waiting(_))
+    }
+
     fn settle(&self, result: Result<T>) {
         let before = std::mem::replace(&mut *self.state.lock(), State::Ready(result));
         self.changed.notify_all();
@@ -91,11 +91,12 @@ impl<T> Shared<T> {
 impl<T> Receipt<T> {
     pub(crate) fn ready(value: T) -> Self {
         let state = Mutex::new(State::Ready(Ok(value)));
-        Self { shared: Arc::new(Shared { state, changed: Condvar::new() }), drive: None }
+        Self { shared: Arc::new(Shared { state, changed: Condvar::new() }), engine: None }
     }
 
-    pub(crate) fn driven_by(mut self, on_poll: bool, write: impl Fn() + Send + Sync + 'static) -> Self {
-        self.drive = Some(Drive { write: Box::new(write), on_poll });
+    /// The engine's writer has not been told of it.
+    pub(crate) fn untold(mut self, engine: &Arc<Engine>) -> Self {
+        self.engine = Some(Arc::clone(engine));
         self
     }
 
@@ -106,9 +107,18 @@ impl<T> Receipt<T> {
     /// [`Gone`](ErrorKind::Gone) when the session ended before the change was written;
     /// [`Unknown`](ErrorKind::Unknown) when the disk failed on the way, so that the change may or may not be
     /// there after a restart; [`Storage`](ErrorKind::Storage) when the disk had failed before.
-    pub fn blocking_wait(self) -> Result<T> {
-        if let Some(drive) = &self.drive {
-            (drive.write)();
+    pub fn blocking_wait(mut self) -> Result<T> {
+        if let Some(engine) = self.engine.take() {
+            engine.write_for_one();
+            if self.shared.is_waiting() {
+                engine.queue.hurry();
+            }
+        }
+        for _ in 0..YIELDS {
+            if !self.shared.is_waiting() {
+                break;
+            }
+            std::thread::yield_now();
         }
         let mut state = self.shared.state.lock();
         loop {
@@ -121,16 +131,34 @@ impl<T> Receipt<T> {
     }
 }
 
+/// Nobody waits any more, and the change is to be written all the same.
+impl<T> Drop for Receipt<T> {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.queue.hurry();
+        }
+    }
+}
+
+/// A thread that waits gives way this often before it sleeps: where many wait, telling one that is awake costs a twentieth of
+/// waking it.
+const YIELDS: u32 = 8;
+
 impl<T> Future for Receipt<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(drive) = self.drive.as_ref().filter(|drive| drive.on_poll) {
-            (drive.write)();
+        let receipt = self.get_mut();
+        if let Some(engine) = receipt.engine.take() {
+            if engine.write_on_poll() {
+                receipt.engine = Some(engine);
+            } else {
+                engine.queue.hurry();
+            }
         }
         // Cloned before the lock and dropped after it: a waker is not ours.
         let next = State::Waiting(Some(context.waker().clone()));
-        let mut state = self.shared.state.lock();
+        let mut state = receipt.shared.state.lock();
         let before = std::mem::replace(&mut *state, next);
         if let State::Ready(result) = before {
             let next = std::mem::replace(&mut *state, State::Taken);

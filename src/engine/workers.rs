@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Engine;
-use super::receipt::Receipt;
 use crate::error::{Error, ErrorKind, Result};
 
 const WRITER: &str = "dwell-writer";
@@ -83,9 +82,10 @@ impl Engine {
                 self.deliver();
             }
             let now_ms = self.clock.now_ms();
-            let nap = wake_ms.map(|wake| Duration::from_millis(wake.saturating_sub(now_ms)).min(NAP_MAX));
-            if nap != Some(Duration::ZERO) {
+            if let Some(wake_ms) = self.queue.rest(wake_ms, now_ms) {
+                let nap = wake_ms.map(|wake| Duration::from_millis(wake.saturating_sub(now_ms)).min(NAP_MAX));
                 self.queue.bell.wait(nap);
+                self.queue.be_awake();
             }
         }
         // The teller may have gone before the last ring.
@@ -141,16 +141,19 @@ impl Engine {
 
     /// Waiting for a receipt does the writer's work: always where no threads run, otherwise where that spares two changes
     /// of threads.
-    pub(super) fn driven<T>(self: &Arc<Self>, receipt: Receipt<T>) -> Receipt<T> {
-        let engine = Arc::clone(self);
+    pub(super) fn write_for_one(self: &Arc<Self>) {
+        if !self.write_on_poll() {
+            self.lead();
+        }
+    }
+
+    /// A future may do the writer's work only where no threads run, because it blocks. Returns whether that is so.
+    pub(super) fn write_on_poll(self: &Arc<Self>) -> bool {
         let manual = self.settings.manual_workers;
-        receipt.driven_by(manual, move || {
-            if manual {
-                engine.write_turn(false);
-            } else {
-                engine.lead();
-            }
-        })
+        if manual {
+            self.write_turn(false);
+        }
+        manual
     }
 
     /// Writes in the place of the writer's thread, for somebody who waits alone while nothing is being written. With others
@@ -166,7 +169,11 @@ impl Engine {
         let led = self.contained(|| writer.step(self, false));
         drop(writer);
         match led {
-            Some(_) => self.deliver(),
+            Some(_) => {
+                // The thread may sleep, and there is more to do later.
+                self.queue.wake_for_later(self.clock.now_ms());
+                self.deliver();
+            }
             None => self.stop(WRITER),
         }
     }
@@ -237,6 +244,49 @@ mod tests {
         let (disk, entropy): (Arc<dyn Disk>, _) = (Arc::new(SimDisk::memory()), Arc::new(Panics::default()));
         let settings = options.check().unwrap();
         (Engine::open(&disk, settings, Arc::clone(&entropy) as Arc<dyn Entropy>).unwrap().0, entropy)
+    }
+
+    #[test]
+    fn the_writer_is_woken_when_a_receipt_is_dropped_or_asked_and_not_before() {
+        let clock = ManualClock::new();
+        let (engine, _) = open(&Options::new().clock(clock).manual_workers());
+        let (cell, _) = engine.begin(Arc::from([]), 0).unwrap();
+        // What its thread does where there is one.
+        let rest = || {
+            engine.write_turn(true);
+            let wake_ms = engine.clock.now_ms() + 500;
+            assert_eq!(engine.queue.rest(Some(wake_ms), engine.clock.now_ms()), Some(Some(wake_ms)));
+        };
+        rest();
+        let field = || Ok(Some(Arc::from([1; 8].as_slice())));
+        engine.change(&cell, 0, false, |_| field()).unwrap();
+        let receipt = engine.save(&cell, 0).unwrap();
+        assert!(!engine.queue.bell.take_ring(), "it will look soon enough");
+        drop(receipt);
+        assert!(engine.queue.bell.take_ring());
+        rest();
+        engine.change(&cell, 0, false, |_| field()).unwrap();
+        engine.save(&cell, 0).unwrap().blocking_wait().unwrap();
+        assert!(!engine.queue.bell.take_ring(), "it was written by whoever waited");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_written_all_the_same() {
+        let (engine, _) = open(&Options::new());
+        for keep in [true, false, true] {
+            let (cell, _) = engine.begin(Arc::from([]), 0).unwrap();
+            let kept = engine.save(&cell, 0).unwrap();
+            let kept = keep.then_some(kept);
+            let begun = std::time::Instant::now();
+            while engine.queue.dirty_bytes() > 0 || !engine.queue.is_empty() {
+                thread::yield_now();
+                assert!(begun.elapsed() < Duration::from_secs(30), "nobody wrote it");
+            }
+            if let Some(receipt) = kept {
+                receipt.blocking_wait().unwrap();
+            }
+        }
+        engine.close().unwrap();
     }
 
     fn read(ring: &Ring, engine: &Engine) -> Vec<Happening> {

@@ -213,7 +213,7 @@ impl Engine {
             });
         });
         self.queue.push_waiter(waiter, self.clock.now_ms());
-        Ok(self.driven(receipt))
+        Ok(receipt.untold(self))
     }
 
     /// A receipt for everything that was queued before, with a value to hand out then.
@@ -223,7 +223,7 @@ impl Engine {
             promise.keep(result.map(|()| value).map_err(|failure| failure.error()));
         });
         self.queue.push_waiter(waiter, self.clock.now_ms());
-        self.driven(receipt)
+        receipt.untold(self)
     }
 
     fn check_size(&self, data: &[u8]) -> Result<()> {

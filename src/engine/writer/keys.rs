@@ -35,7 +35,7 @@ impl Engine {
         self.check_durable()?;
         let (promise, receipt) = promise();
         self.queue.push_key_change(KeyChange::Rotate(promise), self.clock.now_ms());
-        Ok(self.driven(receipt))
+        Ok(receipt.untold(self))
     }
 
     /// The server keys, in the order in which they were made. Visits every slot there is.
@@ -68,7 +68,7 @@ impl Engine {
         }
         let (promise, receipt) = promise();
         self.queue.push_key_change(KeyChange::Drop { id, count, promise }, self.clock.now_ms());
-        Ok(self.driven(receipt))
+        Ok(receipt.untold(self))
     }
 
     /// Ends the sessions of a shard that go with a key. Returns how many were live.
