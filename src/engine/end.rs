@@ -41,10 +41,6 @@ impl Cutoffs {
         self.0.lock().get(&principal).is_some_and(|entry| entry.cutoff.disabled)
     }
 
-    pub(crate) fn get(&self, principal: PrincipalRef) -> Option<Cutoff> {
-        self.0.lock().get(&principal).map(|entry| entry.cutoff)
-    }
-
     pub(super) fn restore(&self, principal: PrincipalRef, cutoff: Cutoff) {
         self.0.lock().insert(principal, InForce { cutoff, outstanding: 0 });
     }

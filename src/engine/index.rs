@@ -6,6 +6,7 @@
 //! that files, frees or re-files a slot the write lock, one shard at a time. Where a fingerprint is asked for together
 //! with its row, either token of the session does.
 
+mod filing;
 mod keys;
 mod others;
 
@@ -170,32 +171,6 @@ impl Index {
         if let Some(slot) = shard.slots.get(id.0 >> 8) {
             shard.note_renewed(slot.profile(), slot.last_seen(), &self.profiles);
         }
-    }
-
-    /// Files a session, with its cell if it is in use, unless another has its fingerprint or its server key is being
-    /// dropped.
-    pub(crate) fn insert(&self, session: &NewSlot, cell: Option<Arc<Cell>>) -> Option<SlotId> {
-        let number = session.fingerprint.shard();
-        let mut shard = self.shard(number).write();
-        let taken = |fingerprint| shard.place_of(fingerprint).or_else(|| shard.others.place(fingerprint)).is_some();
-        // Asked under the lock, so that whoever ends what goes with that key either meets this or comes before it.
-        if taken(session.fingerprint) || self.retired.has(session.key_id) {
-            return None;
-        }
-        let other = session.other.filter(|other| other.fingerprint.shard() == number && !taken(other.fingerprint));
-        let place = shard.slots.take();
-        if let Some(slot) = shard.slots.get_mut(place) {
-            slot.fill(session);
-        }
-        let Shard { slots, table, .. } = &mut *shard;
-        table.insert_unique(session.fingerprint.hash(), place, |&place| hash_of(slots, place));
-        if let Some(other) = other {
-            shard.others.put(place, other);
-        }
-        if let Some(cell) = cell {
-            shard.insert_cell(session.fingerprint, place, cell, self.cell_bytes_max);
-        }
-        Some(SlotId(place << 8 | number))
     }
 
     /// Takes a session out if `doomed` agrees: its tokens resolve no more, its place is free. No touch can come in

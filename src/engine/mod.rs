@@ -262,8 +262,8 @@ impl Engine {
         self.reaper.lock().bytes()
     }
 
-    fn count_filed(&self) {
-        self.live.fetch_add(1, Ordering::Relaxed);
+    fn count_filed(&self, sessions: u32) {
+        self.live.fetch_add(sessions, Ordering::Relaxed);
     }
 
     fn forget_filed(&self) {

@@ -2,7 +2,8 @@
 //!
 //! It knows the index, for the links that run through the slots, and groups. Invariants: a list's lock is held
 //! while its sessions are filed, taken out or counted, so signing in and signing out everywhere have one order;
-//! each list is a ring in the order of filing, the head being the oldest, and a rotated session keeps its place; a
+//! each list is a ring, and a rotated session keeps its place; that of anonymous sessions is in the order of rows, the head
+//! being the oldest, the others only as long as the store stays open; a
 //! principal costs 16 bytes and its table entry while it has sessions, and nothing otherwise.
 
 use std::collections::HashMap;

@@ -176,29 +176,34 @@ impl Engine {
         cell: Option<Arc<Cell>>,
         clipped: bool,
     ) -> Option<SlotId> {
+        let filed = self.index.insert(&self.new_slot(row, header, list, clipped), cell);
+        if filed.is_some() {
+            self.count_filed(1);
+        }
+        filed
+    }
+
+    /// What is filed of a session.
+    pub(super) fn new_slot(&self, row: Row, header: &Header, list: ListId, clipped: bool) -> NewSlot {
         let profiles = self.index.profiles();
         let profile = profiles.find(header.class, header.idle);
-        profiles.note_span(profiles.idle(profile).min(header.absolute.since(header.created)));
-        let session = NewSlot {
+        let idle = profiles.idle(profile);
+        profiles.note_span(idle.min(header.absolute.since(header.created)));
+        if self.idle_in_use.note(idle) {
+            // The reaper may sleep for longer than its last-seen time may wait.
+            self.reaper_bell.ring();
+        }
+        NewSlot {
             fingerprint: header.fingerprint,
             row,
             profile,
             absolute: header.absolute,
             last_seen: header.last_seen,
             list,
-            clipped: clipped || profiles.idle(profile) < header.idle,
+            clipped: clipped || idle < header.idle,
             key_id: header.key_id,
             other: self.other_slot(header),
-        };
-        let filed = self.index.insert(&session, cell);
-        if filed.is_some() {
-            if self.idle_in_use.note(profiles.idle(profile)) {
-                // The reaper may sleep for longer than its last-seen time may wait.
-                self.reaper_bell.ring();
-            }
-            self.count_filed();
         }
-        filed
     }
 }
 

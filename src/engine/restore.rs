@@ -4,13 +4,17 @@
 //! raise the row counter; new options shorten stored deadlines and never lengthen them; rows that a cutoff or a
 //! deadline has made dead are not filed but swept.
 
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use super::Engine;
 use super::queue::Swept;
 use super::slot::{ListId, SlotId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::Limits;
 use crate::storage::Scanned;
 use crate::storage::record::{ClassByte, Cutoff, Header, PrincipalRef, Row};
@@ -27,7 +31,7 @@ pub(crate) struct Found {
     pub(crate) refused: usize,
 }
 
-/// What one thread's part of the scan comes to.
+/// What a piece of the scan comes to.
 #[derive(Debug, Default)]
 struct Part {
     found: Found,
@@ -35,12 +39,28 @@ struct Part {
     /// In row order, so that the oldest is first in its list.
     anonymous: Vec<SlotId>,
     filed: Vec<SlotId>,
+    waiting: Vec<Waiting>,
     swept: Vec<Swept>,
     dead: Vec<Row>,
 }
 
-/// Fewer rows than this are scanned by one thread: starting another costs more.
+/// What is to be filed next.
+#[derive(Debug)]
+struct Waiting {
+    row: Row,
+    header: Header,
+    /// Its deadlines are earlier than those on disk.
+    clipped: bool,
+}
+
+/// Rows that are filed at once: enough for some in each shard of the index, few enough to stay in the processor's cache.
+const FILED_AT_ONCE: usize = 8192;
+/// Fewer row numbers than this are scanned by one thread: starting another costs more.
 const PARALLEL_MIN: u64 = 10_000;
+/// Rows are scanned in so many pieces. Their numbers have large gaps, so a thread that is done takes the next piece.
+const PIECES: u64 = 64;
+/// More threads than this would wait for the disk, or for each other.
+const THREADS_MAX: usize = 4;
 
 impl Engine {
     /// Fills the index. Runs before the engine is used by anybody.
@@ -49,23 +69,18 @@ impl Engine {
             self.cutoffs.restore(principal, cutoff);
             self.next_row.fetch_max(cutoff.below.0, Ordering::SeqCst);
         }
+        let known: HashMap<_, _> = cutoffs.iter().copied().collect();
         let touches = self.reader.touches(&self.ledger.all())?;
         let end = self.reader.last_row()?.map_or(0, |row| row.0.saturating_add(1));
-        let middle = if end > PARALLEL_MIN { self.next_row.load(Ordering::SeqCst).min(end) / 2 } else { 0 };
-        let (first, second) = std::thread::scope(|scope| {
-            let first = scope.spawn(|| self.scan(0..middle, &touches.seen));
-            let second = self.scan(middle..end, &touches.seen);
-            (first.join(), second)
-        });
-        let first = first.map_err(|_| crate::error::Error::corrupt("the store is damaged"))??;
-        let found = self.adopt_parts([first, second?]);
+        let usual = self.next_row.load(Ordering::SeqCst).min(end);
+        let found = self.adopt_parts(in_pieces(usual, end, |rows| self.scan(rows, &touches.seen, &known))?);
         self.touches.lock().found(&touches.bytes);
         self.finish_restore(&cutoffs)?;
         self.ledger.forget(self.reader.first_row()?);
         Ok(found)
     }
 
-    fn scan(&self, rows: std::ops::Range<u64>, touches: &[(Row, Tick)]) -> Result<Part> {
+    fn scan(&self, rows: Range<u64>, touches: &[(Row, Tick)], cutoffs: &HashMap<PrincipalRef, Cutoff>) -> Result<Part> {
         let (now, credits) = (self.clock.now(), self.ledger.all());
         let mut part = Part::default();
         let mut touches = touches.get(touches.partition_point(|(row, _)| row.0 < rows.start)..).unwrap_or_default();
@@ -84,18 +99,18 @@ impl Engine {
                 }
                 touches = rest;
             }
+            if cutoffs.get(&header.principal).is_some_and(|cutoff| cutoff.kills(row)) {
+                self.cutoffs.add_outstanding(header.principal);
+                part.swept.push(Swept { row, cutoff: Some(header.principal) });
+                return;
+            }
             self.scan_row(row, &header, now, &mut part);
         })?;
+        self.file_waiting(&mut part);
         Ok(part)
     }
 
     fn scan_row(&self, row: Row, stored: &Header, now: Tick, part: &mut Part) {
-        let principal = stored.principal;
-        if self.cutoffs.get(principal).is_some_and(|cutoff| cutoff.kills(row)) {
-            self.cutoffs.add_outstanding(principal);
-            part.swept.push(Swept { row, cutoff: Some(principal) });
-            return;
-        }
         let header = self.clipped(stored);
         let expired = |header: &Header| now >= header.absolute || now >= header.last_seen.plus(header.idle);
         if expired(&header) {
@@ -109,25 +124,38 @@ impl Engine {
             }
             return;
         }
-        let clipped = header != *stored;
-        if principal == PrincipalRef::NONE {
-            let Some(slot) = self.file(row, &header, ListId::ANONYMOUS, None, clipped) else {
-                part.found.refused += 1;
-                return;
-            };
-            part.anonymous.push(slot);
-            part.filed.push(slot);
-        } else {
-            let mut locked = self.principals.lock(principal);
-            let list = locked.list_id();
-            let Some(slot) = self.file(row, &header, list, None, clipped) else {
-                part.found.refused += 1;
-                return;
-            };
-            locked.into_list().link(&self.index, slot);
-            part.filed.push(slot);
+        part.waiting.push(Waiting { row, header, clipped: header != *stored });
+        if part.waiting.len() == FILED_AT_ONCE {
+            self.file_waiting(part);
         }
-        part.found.restored += 1;
+    }
+
+    /// Puts into the index what was read so far, and links it, in row order.
+    fn file_waiting(&self, part: &mut Part) {
+        let list_of = |principal| match principal {
+            PrincipalRef::NONE => ListId::ANONYMOUS,
+            principal => self.principals.lock(principal).list_id(),
+        };
+        let new_slot =
+            |Waiting { row, header, clipped }: Waiting| self.new_slot(row, &header, list_of(header.principal), clipped);
+        let sessions: Vec<_> = part.waiting.drain(..).map(new_slot).collect();
+        let filed = self.index.insert_all(&sessions);
+        let restored = part.filed.len();
+        for (session, slot) in sessions.iter().zip(filed) {
+            let Some(slot) = slot else {
+                part.found.refused += 1;
+                continue;
+            };
+            part.filed.push(slot);
+            if session.list == ListId::ANONYMOUS {
+                part.anonymous.push(slot);
+            } else {
+                self.principals.lock_list(session.list).link(&self.index, slot);
+            }
+        }
+        let restored = part.filed.len() - restored;
+        part.found.restored += restored;
+        self.count_filed(u32::try_from(restored).unwrap_or(u32::MAX));
     }
 
     /// The stored deadlines, or the options' where those are shorter by now.
@@ -141,7 +169,7 @@ impl Engine {
         Header { absolute: stored.created.plus(limits.lifetime), idle: limits.idle, ..*stored }
     }
 
-    fn adopt_parts(&self, parts: [Part; 2]) -> Found {
+    fn adopt_parts(&self, parts: Vec<Part>) -> Found {
         let mut found = Found::default();
         let now_ms = self.clock.now_ms();
         for part in parts {
@@ -187,4 +215,40 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Scans the row numbers below `end` with several threads. What comes back is in row order. Those from `usual` on nobody
+/// has handed out: whatever is there is damage, and must not make the pieces uneven.
+fn in_pieces<T: Send>(usual: u64, end: u64, scan: impl Fn(Range<u64>) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let (pieces, threads) = if usual > PARALLEL_MIN {
+        (PIECES, std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX))
+    } else {
+        (1, 1)
+    };
+    let rows_each = usual / pieces;
+    let next = AtomicU64::new(0);
+    let work = || -> Result<Vec<(u64, T)>> {
+        let mut done = Vec::new();
+        loop {
+            let piece = next.fetch_add(1, Ordering::Relaxed);
+            if piece >= pieces {
+                return Ok(done);
+            }
+            let first = piece * rows_each;
+            let scanned = scan(first..if piece + 1 == pieces { end } else { first + rows_each });
+            // The others need not go on.
+            done.push((piece, scanned.inspect_err(|_| next.store(pieces, Ordering::Relaxed))?));
+        }
+    };
+    let all = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let join = |other: ScopedJoinHandle<'_, _>| {
+            other.join().unwrap_or_else(|_| Err(Error::corrupt("the store is damaged")))
+        };
+        others.into_iter().map(join).chain([own]).collect::<Result<Vec<_>>>()
+    })?;
+    let mut done: Vec<_> = all.into_iter().flatten().collect();
+    done.sort_unstable_by_key(|&(piece, _)| piece);
+    Ok(done.into_iter().map(|(_, part)| part).collect())
 }
