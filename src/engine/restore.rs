@@ -53,7 +53,7 @@ struct Waiting {
     clipped: bool,
 }
 
-/// Rows that are filed at once: enough for some in each shard of the index, few enough to stay in the processor's cache.
+/// Rows that are filed at once: enough for some in each shard of the index, few enough to take a megabyte or two.
 const FILED_AT_ONCE: usize = 8192;
 /// Fewer row numbers than this are scanned by one thread: starting another costs more.
 const PARALLEL_MIN: u64 = 10_000;
@@ -138,7 +138,8 @@ impl Engine {
         };
         let new_slot =
             |Waiting { row, header, clipped }: Waiting| self.new_slot(row, &header, list_of(header.principal), clipped);
-        let sessions: Vec<_> = part.waiting.drain(..).map(new_slot).collect();
+        // Taken with its memory, because a part outlives its scan.
+        let sessions: Vec<_> = std::mem::take(&mut part.waiting).into_iter().map(new_slot).collect();
         let filed = self.index.insert_all(&sessions);
         let restored = part.filed.len();
         for (session, slot) in sessions.iter().zip(filed) {
@@ -251,4 +252,30 @@ fn in_pieces<T: Send>(usual: u64, end: u64, scan: impl Fn(Range<u64>) -> Result<
     let mut done: Vec<_> = all.into_iter().flatten().collect();
     done.sort_unstable_by_key(|&(piece, _)| piece);
     Ok(done.into_iter().map(|(_, part)| part).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_every_row_number_once_and_come_back_in_order() {
+        for usual in [0, 1, PARALLEL_MIN, PARALLEL_MIN + 1, 1_000_003, 1 << 40] {
+            for end in [usual, usual + 1, u64::MAX] {
+                let pieces = in_pieces(usual, end, Ok).unwrap();
+                let last = pieces.iter().try_fold(0, |from, rows| (rows.start == from).then_some(rows.end));
+                assert_eq!(last, Some(end), "{usual} of {end}");
+                let longest = pieces.iter().rev().skip(1).map(|rows| rows.end - rows.start).max();
+                assert!(longest.is_none_or(|longest| longest <= usual / PIECES), "{usual} of {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_piece_that_fails_fails_the_whole() {
+        let failed = |rows: Range<u64>| if rows.contains(&500_000) { Err(Error::gone()) } else { Ok(()) };
+        assert!(in_pieces(1_000_000, 1_000_000, failed).is_err());
+        let everywhere = |_| Err::<(), _>(Error::gone());
+        assert!(in_pieces(1_000_000, 1_000_000, everywhere).is_err());
+    }
 }

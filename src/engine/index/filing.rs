@@ -57,3 +57,48 @@ impl Shard {
         Some(place)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::slot::ListId;
+    use crate::seal::Fingerprint;
+    use crate::storage::record::{ClassByte, Row};
+    use crate::time::Tick;
+
+    /// A session of a shard, whose fingerprint is told from others there by `mark`.
+    fn session(index: &Index, row: u64, shard: u8, mark: u8) -> NewSlot {
+        let mut fingerprint = Fingerprint([mark; 16]);
+        fingerprint.0[15] = shard;
+        NewSlot {
+            fingerprint,
+            row: Row(row),
+            profile: index.profiles().find(ClassByte::Anonymous, 1000),
+            absolute: Tick(1000),
+            last_seen: Tick(1),
+            list: ListId::ANONYMOUS,
+            clipped: false,
+            key_id: 0,
+            other: None,
+        }
+    }
+
+    #[test]
+    fn many_at_once_are_filed_as_one_by_one() {
+        let (alone, together) = (Index::new(0, Arc::default()), Index::new(0, Arc::default()));
+        // Shards in no order, and every seventh fingerprint twice.
+        let mark = |row: u8| if row.is_multiple_of(7) { row + 1 } else { row };
+        let all = |index| -> Vec<_> {
+            (1..=200).map(|row| session(index, row.into(), mark(row) % 11 % 5, mark(row))).collect()
+        };
+        let one_by_one: Vec<_> = all(&alone).iter().map(|session| alone.insert(session, None)).collect();
+        let at_once = together.insert_all(&all(&together));
+        assert_eq!(at_once, one_by_one);
+        assert_eq!(at_once.iter().filter(|slot| slot.is_none()).count(), 28, "of two the second is refused");
+        for (row, slot) in (1..).zip(&at_once) {
+            let found = slot.and_then(|slot| together.slot(slot, crate::engine::slot::Slot::row));
+            assert_eq!(found, slot.map(|_| Row(row)));
+        }
+        assert!(together.insert_all(&[]).is_empty());
+    }
+}
